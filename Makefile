@@ -1,0 +1,56 @@
+# runner: `make help` lists the targets.
+
+GO       ?= go
+GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+FUZZTIME ?= 60s
+VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS  := -s -w -X main.version=$(VERSION)
+
+.DEFAULT_GOAL := help
+.PHONY: help build setup check test race lint fmt golden fuzz bench bench-peers kill clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*##/\t/' | expand -t 14
+
+build: ## build bin/runner
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/runner ./cmd/runner
+
+setup: ## install what the tests start: redis-server, sshd (Debian packages)
+	@./scripts/setup
+
+check: setup lint race fuzz ## all that must pass: what CI runs
+
+test: setup ## the tests, without the race detector
+	$(GO) test ./...
+
+race: setup ## the tests, with the race detector
+	$(GO) test -race -timeout 20m ./...
+
+lint: ## vet, gofmt and golangci-lint, import table included
+	@out=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$out" ]; then echo "not formatted:"; echo "$$out"; exit 1; fi
+	$(GO) vet ./...
+	$(GO) run $(GOLANGCI) run --timeout 15m ./...
+
+fmt: ## format Go files and the shipped runbooks
+	gofmt -w $$(git ls-files '*.go')
+	$(GO) run ./cmd/runner fmt runbooks/*.yaml
+
+golden: ## rewrite golden files, the JSON Schema included
+	UPDATE=1 $(GO) test ./...
+
+fuzz: ## fuzz parser, expressions and journal, FUZZTIME each (60s)
+	$(GO) test -run '^$$' -fuzz '^FuzzParse$$' -fuzztime $(FUZZTIME) ./schema
+	$(GO) test -run '^$$' -fuzz '^FuzzCompile$$' -fuzztime $(FUZZTIME) ./runner/expression
+	$(GO) test -run '^$$' -fuzz '^FuzzOpen$$' -fuzztime $(FUZZTIME) ./runner/journal
+
+bench: build ## speed and memory, written to docs/performance.md
+	$(GO) run ./internal/bench -runner bin/runner -out docs/performance.md
+
+bench-peers: build ## the same 1000 steps with go-task and ansible-core
+	$(GO) run ./internal/bench -runner bin/runner -peers
+
+kill: build ## the long lane: 200 SIGKILLs at random instants, each resumed
+	KILLS=200 $(GO) test -run 'TestKilledAnywhere' -timeout 30m -v ./cmd/runner
+
+clean: ## remove what was built
+	rm -rf bin
