@@ -73,8 +73,8 @@ type Kind[In, Out any] struct {
 	// Valid checks inputs against each other; offline, in lint. Inputs only known
 	// while running have their zero value and are named in unknown.
 	Valid func(in In, unknown func(input string) bool) []Problem
-	// Read is the body of a kind of effect Read. Where AuthorKnows and the author says
-	// read, Apply is the body, on a Session by the author's word.
+	// Read is the body of a kind of effect Read. A kind with AuthorKnows may lack it: where
+	// the author says read, Apply is the body, on a Session by the author's word.
 	Read func(ctx context.Context, v View, in In) (Out, error)
 	// Check tests preconditions: in a live plan, and again right before Apply.
 	Check func(ctx context.Context, v View, in In) error
@@ -225,10 +225,6 @@ func (k *Kind[In, Out]) Define() *Definition {
 		return k.Valid(*in.(*In), unknown)
 	}
 	d.Read = func(ctx context.Context, v View, in any) (any, error) {
-		if k.Read == nil && k.AuthorKnows {
-			out, err := k.Apply(ctx, Session{v}, *in.(*In))
-			return out, err
-		}
 		out, err := k.Read(ctx, v, *in.(*In))
 		return out, err
 	}

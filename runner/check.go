@@ -1,0 +1,475 @@
+package runner
+
+import (
+	"reflect"
+	"slices"
+	"strings"
+
+	"runbook/runner/expression"
+	"runbook/schema"
+	"runbook/steps"
+)
+
+// gate binds what a person is asked before the step acts.
+func (r *resolver) gate(n *Node) *Gate {
+	c := n.Step.Confirm
+	if c == nil || c.Waived {
+		return nil // what a destructive kind asks by itself is settled once its effect is known
+	}
+	p := place{node: n, item: c.Each.Value == "item"}
+	g := &Gate{
+		Message: r.words(c.Message, p), Retype: r.words(c.Retype, p), Timeout: c.Timeout.Value,
+		Approvals: max(1, c.Approvals.Value), Each: c.Each.Or("run"), Detached: c.Wait.Value == "detached",
+	}
+	for i := range c.Show {
+		if program := r.compile(&c.Show[i], p, nil, expression.Plain); program != nil {
+			g.Show = append(g.Show, Output{Name: c.Show[i].Source, Expr: program, At: &c.Show[i]})
+		}
+	}
+	if c.Approvals.Set && c.Approvals.Value < 1 {
+		r.wrong(c.Approvals.Span, "approvals", "1", "approvals is at least 1")
+	}
+	if c.Approvals.Value >= 2 {
+		r.later(c.Approvals.Span, "approvals: %d: this binary asks one person", c.Approvals.Value)
+	}
+	if g.Detached {
+		r.later(c.Wait.Span, "wait: detached: this binary stays while it waits")
+	}
+	return g
+}
+
+// settle fills in what follows from the effect and the keys of a step.
+func (r *resolver) settle(n *Node) {
+	s := n.Step
+	n.UndoMode = "auto"
+	if s.Undo != nil {
+		n.UndoMode = s.Undo.Mode
+	}
+	n.Restore = s.Restore.Value == "end"
+	n.Recheck = s.Recheck.Value
+	destroys := n.Shape == Leaf && n.Effect == steps.Destroy
+	n.PointOfNoReturn = s.PointOfNoReturn.Or(destroys && n.UndoMode == "auto" && n.Kind != nil && !n.Kind.HasUndo)
+	n.MayNotRun = s.When != nil || n.OnFailure == "continue" || len(n.Rescue) > 0 || n.Role == InRescue || n.Parent != nil && n.Parent.MayNotRun
+	if destroys && n.Confirm == nil && (s.Confirm == nil || !s.Confirm.Waived) && !n.covered() && n.Kind.Engine == steps.EngineNone {
+		n.Confirm = &Gate{Builtin: true, Approvals: 1, Each: "run"}
+	}
+}
+
+// covered tells whether a group around the step asks already.
+func (n *Node) covered() bool {
+	for g := n.Parent; g != nil; g = g.Parent {
+		if c := g.Step.Confirm; c != nil && !c.Waived {
+			return true
+		}
+	}
+	return false
+}
+
+// within tells whether the node or one around it stands in a list of this role.
+func (n *Node) within(role Role) bool {
+	for ; n != nil; n = n.Parent {
+		if n.Role == role {
+			return true
+		}
+	}
+	return false
+}
+
+// rules are those of the language that need to know what a step is made of.
+func (r *resolver) rules(n *Node) {
+	s := n.Step
+	r.waitRules(n)
+	r.loopRules(n)
+	r.undoRules(n)
+	if n.When != nil && len(n.When.Expr.Refs) == 0 {
+		r.warn(s.When.Span, "constant-when", "", "this when is always the same: it names nothing that could differ")
+	}
+	if s.Window != nil {
+		r.later(s.Window.Span, "window: this binary does not wait for it")
+	}
+	if s.MaxAge != nil {
+		r.later(s.MaxAge.Span, "max-age: this binary does not watch it")
+	}
+	for i := range s.Guards {
+		r.later(s.Guards[i].Span, "guards of a group: this binary does not watch them")
+		r.guard(&s.Guards[i], place{node: n, item: true, when: during})
+	}
+	if n.Kind == nil {
+		if n.Shape == Call && (s.Effect.Set || s.Idempotent.Set) {
+			at := s.Effect.Span
+			if !s.Effect.Set {
+				at = s.Idempotent.Span
+			}
+			r.wrong(at, "known-effect", "", "a runbook's effect is that of its steps")
+		}
+		return
+	}
+	switch {
+	case n.Kind.AuthorKnows && !s.Effect.Set && n.Kind.EffectOf == nil || n.Kind.AuthorKnows && n.Kind.Name == "exec" && !s.Effect.Set:
+		if s.WaitUntil == nil {
+			r.warn(s.Uses.Span, "no-effect", "effect: read", "nobody can tell what %s does: without effect it is taken for a write that must not be repeated", n.Kind.Name)
+		}
+	case !n.Kind.AuthorKnows && s.Effect.Set:
+		r.wrong(s.Effect.Span, "known-effect", "", "%s knows its effect: it is %s", n.Kind.Name, n.Effect)
+	}
+	if !n.Kind.AuthorKnows && s.Idempotent.Set {
+		r.wrong(s.Idempotent.Span, "known-effect", "", "%s knows whether it may be repeated", n.Kind.Name)
+	}
+	if c := s.Confirm; c != nil && c.Waived && n.Effect == steps.Destroy && !s.Why.Set {
+		r.warn(c.Span, "confirm-waived", "why: …", "this destroys something and asks nobody: say why")
+	}
+	switch n.Kind.Engine {
+	case steps.EngineSleep:
+		r.warn(s.Uses.Span, "sleep", "wait-until: …", "a sleep is too short or too long: wait until what you wait for is there")
+	case steps.EngineStopBackground:
+		r.stopsBackground(n)
+	}
+	if n.within(InFinally) && n.Effect != steps.Read && !n.Idempotent && !n.Kind.HasProbe && n.Probe == nil && !n.Kind.NothingToUndo {
+		suggestion := ""
+		if n.Kind.AuthorKnows {
+			suggestion = "idempotent: true"
+		}
+		r.warn(s.Uses.Span, "finally-twice", suggestion, "finally runs once more where a run is resumed and ends again, and %s must not be repeated", n.Kind.Name)
+	}
+}
+
+func (r *resolver) waitRules(n *Node) {
+	s := n.Step
+	if s.WaitUntil != nil && !n.broken {
+		switch {
+		case n.Shape == Call:
+			r.wrong(s.WaitUntil.Span, "not-a-read", "", "a runbook cannot be polled; put wait-until on a step in it")
+			return
+		case n.Effect != steps.Read && !n.withBroken:
+			suggestion := ""
+			if n.Kind.AuthorKnows {
+				suggestion = "effect: read"
+			}
+			r.wrong(s.WaitUntil.Span, "not-a-read", suggestion, "wait-until polls a read, but %s is of effect %s; retry repeats a failed call", n.Kind.Name, n.Effect)
+			return
+		}
+		d := r.book.Defaults
+		if !s.Timeout.Set && (d == nil || !d.Timeout.Set) {
+			r.warn(s.WaitUntil.Span, "wait-until-timeout", "timeout: …", "how long may this take? Without a timeout of its own it fails after 10m")
+		}
+	}
+	if n.Wait != nil && s.Stall.Set && n.Wait.Until != nil && !n.Wait.Until.Expr.Numeric() {
+		r.wrong(s.Stall.Span, "stall", "", "stall watches a number come closer, and there is no comparison of numbers in wait-until")
+	}
+	if n.Recheck && n.Kind != nil && n.Effect != steps.Read {
+		r.wrong(s.Recheck.Span, "not-a-read", "", "recheck runs a read again at every resume, but %s is of effect %s", n.Kind.Name, n.Effect)
+	}
+	if n.Recheck && n.Shape == Call && !n.broken {
+		r.wrong(s.Recheck.Span, "not-a-read", "", "recheck is for a read; put it on a step of the runbook")
+	}
+}
+
+func (r *resolver) loopRules(n *Node) {
+	l := n.Loop
+	if l == nil || l.Over == nil || l.Key != nil || n.Step.Key != nil {
+		return
+	}
+	over := l.Over.Type.Kind
+	if over == expression.Map || over == expression.Object {
+		return // the map's own keys
+	}
+	if k := l.ElemType.Kind; k == expression.Map || k == expression.Object {
+		r.wrong(n.Step.ForEach.Span, "key-required", "key: "+l.As+".…", "the items are maps: key must say which of their fields names them in the journal")
+	}
+}
+
+func (r *resolver) undoRules(n *Node) {
+	s := n.Step
+	if n.Kind == nil {
+		if n.UndoMode == "none" && !s.Why.Set {
+			r.warn(s.Undo.Span, "undo-none", "why: …", "say why there is nothing to put back")
+		}
+		if n.Restore && n.Shape == Call {
+			r.wrong(s.Restore.Span, "restore", "", "restore is of a step; put it on the one in the runbook")
+		}
+		return
+	}
+	if n.Restore && (n.Effect == steps.Read || !n.Kind.HasUndo) {
+		r.wrong(s.Restore.Span, "restore", "", "%s cannot be put back at the end: it has no inverse", n.Kind.Name)
+	}
+	changes := n.Effect != steps.Read && !n.Kind.NothingToUndo && !n.withBroken
+	switch {
+	case n.UndoMode == "none" && !s.Why.Set && changes:
+		r.warn(s.Undo.Span, "undo-none", "why: …", "say why there is nothing to put back")
+	case n.UndoMode != "auto" || !changes || n.Kind.HasUndo || n.Effect == steps.Destroy || n.Kind.Engine != steps.EngineNone:
+	case n.Kind.AuthorKnows && !s.Effect.Set && n.Kind.EffectOf == nil || n.Kind.Name == "exec" && !s.Effect.Set: // one finding: effect comes first
+	case n.Background || n.within(InFinally) || n.within(InUndo) || n.noWayBack():
+	default:
+		r.warn(s.Uses.Span, "no-undo", "undo: [steps], or undo: none with a why", "this changes something that nobody can put back: a rollback ends here")
+	}
+}
+
+// noWayBack tells whether the author has said already that nothing is undone here, or how.
+func (n *Node) noWayBack() bool {
+	for ; n != nil; n = n.Parent {
+		if n.Step.PointOfNoReturn.Value || n.Step.Undo != nil && n.Step.Undo.Mode != "auto" {
+			return true
+		}
+	}
+	return false
+}
+
+// stopsBackground checks the name of the step to stop.
+func (r *resolver) stopsBackground(n *Node) {
+	t := n.With.entry("step")
+	if t == nil || !t.Constant {
+		return
+	}
+	id, _ := t.Literal.(string)
+	if to := r.u.nodes[id]; to == nil || !to.Step.Background.Value {
+		var running []string
+		for id, to := range r.u.nodes {
+			if to.Step.Background.Value {
+				running = append(running, id)
+			}
+		}
+		slices.Sort(running)
+		near, _ := schema.Nearest(id, running)
+		r.wrong(t.At, "unknown-step", near, "there is no background step %s", id)
+	}
+}
+
+// batch binds the sizes of waves.
+func (r *resolver) batch(v *schema.Value, p place) *Template {
+	before := len(r.findings)
+	t := r.value(v, p, nil)
+	if schema.Failed(r.findings[before:]) {
+		return t
+	}
+	sizes := []*Template{t}
+	if v.Kind == schema.ListValue {
+		sizes = t.List
+		if len(sizes) == 0 {
+			r.wrong(v.Span, "batch", "", "a batch has at least one size")
+		}
+	}
+	for _, size := range sizes {
+		if !size.Constant {
+			continue
+		}
+		if _, err := waveSize(size.Literal, 100); err != nil {
+			r.wrong(size.At, "batch", "", "a size of a batch is a number of items or a percentage such as 10%%")
+		}
+	}
+	return t
+}
+
+// file binds what the file says of the run as a whole.
+func (r *resolver) file() {
+	b := r.book
+	if r.sub {
+		r.notAsStep()
+	}
+	if b.Lock == nil {
+		return
+	}
+	r.u.Lock = r.words(b.Lock.Name, place{isText: true})
+	if r.sub {
+		return
+	}
+	if b.Lock.Target.Set {
+		if r.target(b.Lock.Target.Value) == nil {
+			r.unknownTarget(b.Lock.Target.Span, b.Lock.Target.Value)
+		} else {
+			r.later(b.Lock.Target.Span, "lock.target: this binary locks in the state directory alone")
+		}
+	}
+	if b.Lock.Hold.Set {
+		r.later(b.Lock.Hold.Span, "lock.hold: this binary gives the lock back whenever it ends")
+	}
+}
+
+// notAsStep reports what only a runbook that is run by itself can have.
+func (r *resolver) notAsStep() {
+	b := r.book
+	report := func(span schema.Span, key string) {
+		r.wrong(span, "sub-runbook-key", "", "%s has no meaning in a runbook that is used as a step: it stands in the runbook that is run", key)
+	}
+	if b.Lock != nil {
+		report(b.Lock.Span, "lock")
+	}
+	if len(b.Secrets) > 0 {
+		report(b.Secrets[0].Key.Span, "secrets")
+	}
+	if len(b.Guards) > 0 {
+		report(b.Guards[0].Span, "guards")
+	}
+	if len(b.Policy) > 0 {
+		report(b.Policy[0].Span, "policy")
+	}
+}
+
+// later warns of a key that the language has and this binary does not carry out.
+func (r *resolver) later(span schema.Span, format string, args ...any) {
+	r.warn(span, "not-yet", "", format, args...)
+	r.notYet = append(r.notYet, r.findings[len(r.findings)-1])
+}
+
+// guardsAndPolicy checks the stop conditions of the run and what is asked of the plan.
+func (r *resolver) guardsAndPolicy() {
+	for i := range r.book.Guards {
+		if !r.sub {
+			r.later(r.book.Guards[i].Span, "guards: this binary does not watch them")
+		}
+		r.guard(&r.book.Guards[i], place{when: after})
+	}
+	plan := place{when: after, extra: map[string]*expression.Type{"plan": anyType}}
+	for i := range r.book.Policy {
+		p := &r.book.Policy[i]
+		if !r.sub {
+			r.later(p.Span, "policy: this binary does not ask it")
+		}
+		r.compile(p.Deny, plan, boolType, expression.Plain)
+		r.compile(p.Warn, plan, boolType, expression.Plain)
+		r.words(p.Message, plan)
+	}
+}
+
+func (r *resolver) guard(g *schema.Guard, p place) {
+	kind := r.kind(g.Uses)
+	var on string
+	if g.Target != nil {
+		_, on = r.binding(g.Target, p)
+	}
+	if kind == nil {
+		r.mention(g.Require.Source)
+		for i := range g.With {
+			r.value(&g.With[i].Value, place{node: p.node, when: p.when, secrets: true}, nil)
+		}
+		return
+	}
+	switch {
+	case kind.Effect != steps.Read:
+		r.wrong(g.Uses.Span, "not-a-read", "", "a guard reads, but %s is of effect %s", kind.Name, kind.Effect)
+	case g.Target != nil:
+		r.accepts(kind, on, g.Target.Span)
+	case p.node == nil:
+		r.needsTarget(kind, g.Uses.Span)
+	}
+	r.record(g.With, r.fields(kind.In), recordOf{
+		place: func(input string) place { return p.input(kind, input) }, missing: g.Uses.Span, at: g.Span, noun: kind.Name, rule: "unknown-input",
+	})
+	r.compile(&g.Require, p.with(r.outFields(kind.Out), p.when), boolType, expression.Plain)
+}
+
+// checkInput checks the parts of a declaration against its type and each other, and
+// reads the default.
+func (r *resolver) checkInput(in *Input) {
+	d := in.Decl
+	if goTypeOfInput(in.Kind) == nil {
+		return
+	}
+	if d.Kind.Set {
+		r.targetKind(d.Kind)
+	}
+	whole := true
+	literal := func(v *schema.Value, what string) (any, bool) {
+		if v.Kind == schema.ScalarValue && v.Scalar != nil && strings.Contains(v.Scalar.Text, "${{") {
+			r.wrong(v.Span, "never-interpolated", "", "%s is literal: there is nothing yet that an expression could read", what)
+			return nil, false
+		}
+		value, err := in.Normalise(v.Plain())
+		if err != nil {
+			message, suggestion := mismatch(err)
+			r.wrong(v.Span, "wrong-type", suggestion, "%s: %s", what, message)
+			return nil, false
+		}
+		return value, true
+	}
+	limit := func(v *schema.Value, what string) any {
+		if v == nil || !slices.Contains([]string{"int", "float", "duration", "size"}, in.Kind) {
+			return nil // said by the schema
+		}
+		value, ok := literal(v, what)
+		whole = whole && ok
+		return value
+	}
+	least, most := limit(d.Min, "min"), limit(d.Max, "max")
+	if a, ok := number(least); ok {
+		if b, ok := number(most); ok && a > b {
+			r.wrong(d.Max.Span, "input", "", "no value is both at least %s and at most %s", ShowValue(least), ShowValue(most))
+			whole = false
+		}
+	}
+	for i := range d.Enum {
+		_, ok := literal(&d.Enum[i], "enum")
+		whole = whole && ok
+	}
+	if d.Pattern.Set {
+		if _, err := fullMatch(d.Pattern.Value); err != nil {
+			whole = false // said by the schema
+		}
+	}
+	if d.Default == nil || in.Kind == "secret" {
+		return
+	}
+	if d.Default.Kind == schema.ScalarValue && (d.Default.Scalar == nil || d.Default.Scalar.Tag == schema.Null) {
+		in.Type = orNull(in.Type)
+		return
+	}
+	value, ok := literal(d.Default, "default")
+	if !ok || !whole {
+		return
+	}
+	if err := in.Accept(value); err != nil {
+		suggestion := ""
+		if e, ok := err.(*inputError); ok {
+			suggestion = e.suggestion
+		}
+		r.wrong(d.Default.Span, "input", suggestion, "the default is refused: %s", err)
+		return
+	}
+	in.Default = value
+}
+
+// checkUnit looks at the file once all of it is bound.
+func (r *resolver) checkUnit() {
+	for i := range r.u.Inputs {
+		in := r.u.Inputs[i]
+		name, isName := in.Default.(string)
+		if in.Kind == "target" && isName && !r.sub {
+			if t := r.target(name); t == nil {
+				r.unknownTarget(in.Decl.Default.Span, name)
+			} else if k := in.Decl.Kind; k.Set && t.Kind != nil && t.Kind.Name != k.Value {
+				r.wrong(in.Decl.Default.Span, "target-kind", "", "input %s takes a target of kind %s, and %s is of kind %s", in.Name, k.Value, name, t.Kind.Name)
+			}
+		}
+		if !r.used[in.Name] && r.readable {
+			r.warn(r.book.Inputs[i].Key.Span, "unused-input", "", "nothing reads the input %s", in.Name)
+		}
+	}
+}
+
+// httpDefaults adds the headers that every http step of the file sends.
+func (r *resolver) httpDefaults(n *Node, p place) {
+	d := r.book.Defaults
+	if d == nil || d.HTTP == nil || len(d.HTTP.Headers) == 0 || n.Kind.Name != "http" {
+		return
+	}
+	f := slices.IndexFunc(r.fields(n.Kind.In), func(f field) bool { return f.name == "headers" && f.typ.Kind() == reflect.Map })
+	if f < 0 {
+		return
+	}
+	headers := n.With.entry("headers")
+	if headers == nil {
+		headers = &Template{Map: []TemplateEntry{}, Type: anyMapType, At: n.Step.Span}
+		n.With.Map = append(n.With.Map, TemplateEntry{"headers", headers})
+	} else if headers.Map == nil {
+		return // made by one expression: it says all of them
+	}
+	headers.Constant, n.With.Constant = false, false
+	p = p.input(n.Kind, "headers")
+	for i := range d.HTTP.Headers {
+		name, text := d.HTTP.Headers[i].Key.Value, d.HTTP.Headers[i].Value
+		if !slices.ContainsFunc(headers.Map, func(e TemplateEntry) bool { return strings.EqualFold(e.Key, name) }) {
+			headers.Map = append(headers.Map, TemplateEntry{name, r.words(text, p)})
+		}
+	}
+	headers.seal()
+	n.With.seal()
+}

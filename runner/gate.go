@@ -1,0 +1,150 @@
+package runner
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"runbook/steps"
+)
+
+// gate asks a person before a node acts, unless it was answered already. part names
+// the batch or item it is asked for; empty: once for the whole.
+func (x *run) gate(ctx context.Context, s *scope, n *Node, path, part string) *halt {
+	g := n.Confirm
+	if g == nil || x.dry != nil {
+		return nil
+	}
+	at := path + part
+	if x.past.approved(at) {
+		return nil
+	}
+	q := Question{Run: x.id, Step: at, Message: x.words(s, g.Message), Retype: x.words(s, g.Retype), Builtin: g.Builtin}
+	if g.Builtin && q.Message == "" {
+		q.Message = fmt.Sprintf("%s destroys something. Go on?", path)
+	}
+	for _, o := range g.Show {
+		v, err := o.Expr.Eval(x.env(s, nil, o.Expr.Refs))
+		line := steps.Line{Command: o.Name, To: show(v)}
+		if err != nil {
+			line.To = err.Error()
+		}
+		line.To = x.mask.String(line.To)
+		q.Show = append(q.Show, line)
+	}
+	q.Sends = x.preview(ctx, s, n, path)
+	opened := &GateOpened{Message: q.Message, Builtin: q.Builtin}
+	for _, l := range q.Show {
+		opened.Show = append(opened.Show, l.Command+" = "+l.To)
+	}
+	if err := x.durable(ctx, recGateOpened, at, opened); err != nil {
+		return broken(at, err)
+	}
+	answer, how, err := x.ask(ctx, n, g, q)
+	if err != nil {
+		if c := context.Cause(ctx); c != nil {
+			return haltFor(c, at)
+		}
+		return x.gateEnded(ctx, at, err)
+	}
+	body := &GateDecided{Approved: answer.Approved, By: x.cfg.Operator.Name, UID: x.cfg.Operator.UID, How: how, Reason: answer.Reason}
+	if err := x.durable(ctx, recGateDecided, at, body); err != nil {
+		return broken(at, err)
+	}
+	if !answer.Approved {
+		why := answer.Reason
+		if why == "" {
+			why = "no reason given"
+		}
+		return failed(at, steps.Errorf("rejected", "%s was refused by %s: %s", at, x.cfg.Operator.Name, why))
+	}
+	return nil
+}
+
+// errNobody says that a gate has nobody to ask.
+var errNobody = errors.New("nobody is there to answer")
+
+// errGateTimeout is the cause of a gate's own timeout.
+var errGateTimeout = errors.New("the gate's timeout is over")
+
+// ask finds the answer: given on the command line, or from a person.
+func (x *run) ask(ctx context.Context, n *Node, g *Gate, q Question) (Answer, string, error) {
+	if g.Builtin && x.approvals.Yes {
+		return Answer{Approved: true}, "--yes", nil
+	}
+	if q.Retype == "" && g.Approvals < 2 {
+		if slices.Contains(x.approvals.Steps, "all") || slices.Contains(x.approvals.Steps, n.ID) || slices.Contains(x.approvals.Steps, q.Step) {
+			return Answer{Approved: true}, "--approve", nil
+		}
+	}
+	if x.cfg.Ask == nil {
+		return Answer{}, "", errNobody
+	}
+	x.gates.Lock()
+	defer x.gates.Unlock()
+	if g.Timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = x.clock.WithTimeout(ctx, g.Timeout, errGateTimeout)
+		defer cancel()
+	}
+	answer, err := x.cfg.Ask(ctx, q)
+	if err != nil && errors.Is(context.Cause(ctx), errGateTimeout) {
+		err = errGateTimeout
+	}
+	return answer, "prompt", err
+}
+
+// gateEnded is a gate that nobody answered.
+func (x *run) gateEnded(ctx context.Context, at string, err error) *halt {
+	if errors.Is(err, errGateTimeout) {
+		return failed(at, &steps.Error{Kind: "gate-timeout", Err: fmt.Errorf("%s: %w", at, err)})
+	}
+	reason := fmt.Sprintf("%s waits for an approval", at)
+	if werr := x.durable(ctx, recRunPaused, at, &RunPaused{Reason: reason}); werr != nil {
+		return broken(at, werr)
+	}
+	return &halt{path: at, end: Paused, err: &steps.Error{Kind: "approval", Err: errors.New(reason),
+		Hint: fmt.Sprintf("runner resume %s --approve '%s'", x.id, at)}}
+}
+
+// preview is what a step would send, as far as it can be told before it is asked.
+func (x *run) preview(ctx context.Context, s *scope, n *Node, path string) []steps.Line {
+	if n.Shape != Leaf {
+		var lines []steps.Line
+		for _, c := range n.Children {
+			if c.Loop == nil && !c.FanOut && c.Effect != steps.Read {
+				lines = append(lines, x.preview(ctx, s, c, s.prefix+c.ID)...)
+			}
+		}
+		return lines
+	}
+	if !n.Kind.HasPlan || n.Loop != nil || n.FanOut {
+		return nil
+	}
+	a, err := x.prepare(s, n, path)
+	if err != nil {
+		return nil
+	}
+	change, err := n.Kind.Plan(ctx, nil, a.in)
+	if err != nil {
+		return nil
+	}
+	for i := range change.Lines {
+		l := &change.Lines[i]
+		l.Command, l.From, l.To = x.mask.String(l.Command), x.mask.String(l.From), x.mask.String(l.To)
+	}
+	return change.Lines
+}
+
+// approve is the kind approve: a gate of its own.
+func (x *run) approve(ctx context.Context, a *act) *halt {
+	if h := x.gate(ctx, a.s, a.n, a.path, ""); h != nil {
+		if h.end == Failed {
+			return x.fail(a, h.err)
+		}
+		return h
+	}
+	a.attempt = 1
+	return x.finish(a, statusOK)
+}

@@ -1,0 +1,783 @@
+package runner
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"math/rand/v2"
+	"reflect"
+	"strings"
+	"time"
+
+	"runbook/runner/expression"
+	"runbook/schema"
+	"runbook/steps"
+)
+
+// act is one step being carried out: what the kind sees of the run, and what the
+// engine knows of the step. It implements steps.Env.
+type act struct {
+	x      *run
+	n      *Node
+	s      *scope
+	path   string
+	kind   *steps.Definition
+	effect steps.Effect
+	target *boundTarget
+	in     any // pointer to the kind's inputs
+	digest string
+
+	attempt   int
+	began     time.Time
+	before    json.RawMessage
+	withheld  bool
+	entry     *entry // in the log for the way back; nil until it has started to act
+	out       any    // the kind's output; nil: not known
+	result    map[string]any
+	recovered bool
+	warnings  []string
+}
+
+// leaf runs a step that uses a kind.
+func (x *run) leaf(ctx context.Context, s *scope, n *Node, path string, gates bool) *halt {
+	if h, restored := x.restore(ctx, s, n, path); restored {
+		return h
+	}
+	if replaying(ctx) {
+		return x.replayEnd(ctx, s, n, path)
+	}
+	if skipped, h := x.guard(ctx, s, n, path, gates); h != nil || skipped {
+		return h
+	}
+	a, err := x.prepare(s, n, path)
+	if err != nil {
+		return x.refused(s, n, path, steps.Classify(err))
+	}
+	if x.dry != nil {
+		return x.dryLeaf(ctx, a)
+	}
+	switch n.Kind.Engine {
+	case steps.EngineGate:
+		return x.approve(ctx, a)
+	case steps.EngineStopBackground:
+		return x.stopBackground(ctx, a)
+	}
+	return x.perform(ctx, a)
+}
+
+// prepare evaluates what a step is given.
+func (x *run) prepare(s *scope, n *Node, path string) (*act, error) {
+	a := &act{x: x, n: n, s: s, path: path, kind: n.Kind, effect: n.Effect, began: x.clock.Now()}
+	var err error
+	if a.target, err = x.target(s, n, n.Target, path); err != nil {
+		return nil, err
+	}
+	if a.in, err = x.bind(s, n.Kind, n.With, n.BoundIn); err != nil {
+		return nil, err
+	}
+	a.digest = x.digest(a.in, a.target)
+	return a, nil
+}
+
+// bind evaluates the inputs of a kind.
+func (x *run) bind(s *scope, kind *steps.Definition, with *Template, bound any) (any, error) {
+	if bound != nil {
+		return bound, nil
+	}
+	v, err := x.eval(s, with)
+	if err != nil {
+		return nil, fmt.Errorf("with: %w", err)
+	}
+	values, _ := v.(map[string]any)
+	in := reflect.New(kind.In).Interface()
+	if err := schema.Bind(values, in); err != nil {
+		return nil, fmt.Errorf("with: %w", err)
+	}
+	return in, nil
+}
+
+// target resolves what a step acts on. An item of a fan-out carries its own.
+func (x *run) target(s *scope, n *Node, b *Binding, path string) (*boundTarget, error) {
+	if n.FanOut {
+		return s.fannedOut(n)
+	}
+	switch {
+	case b == nil:
+		return nil, nil
+	case b.Each != nil:
+		return s.fannedOut(b.Each)
+	case b.Target != nil:
+		return s.frame.find(b.Target.Name), nil
+	case b.Expr != nil:
+		if err := x.known(s, nil, b.Expr.Refs); err != nil {
+			return nil, err
+		}
+		v, err := b.Expr.Eval(x.env(s, nil, b.Expr.Refs))
+		if err != nil {
+			return nil, fmt.Errorf("target: %w", err)
+		}
+		name, ok := targetName(v)
+		t := s.frame.find(name)
+		if !ok || t == nil {
+			return nil, fmt.Errorf("target: %s gives %s, which is no target here", b.Expr.Source, show(v))
+		}
+		return t, nil
+	}
+	return x.bindTarget(s, path, b.Kind, b.Config)
+}
+
+// fanTarget, with the id of the fan-out, is the name under which an item finds its target.
+const fanTarget = "\x00target:"
+
+// fannedOut is the target that a fan-out around here is at.
+func (s *scope) fannedOut(n *Node) (*boundTarget, error) {
+	for at := s; at != nil; at = at.parent {
+		if name, ok := at.names[fanTarget+n.ID].(string); ok {
+			if t := s.frame.find(name); t != nil {
+				return t, nil
+			}
+			return nil, fmt.Errorf("there is no target %q", name)
+		}
+	}
+	return nil, fmt.Errorf("%s is not inside of the fan-out %s", s.prefix, n.ID)
+}
+
+// digest tells whether a step would be given the same as before.
+func (x *run) digest(in any, t *boundTarget) string {
+	raw, err := json.Marshal(in)
+	if err != nil {
+		return ""
+	}
+	h := sha256.New()
+	h.Write(x.mask.JSON(raw))
+	if t != nil {
+		fmt.Fprintf(h, "\x00%s", t.addr)
+	}
+	return hex.EncodeToString(h.Sum(nil)[:8])
+}
+
+// defaultTimeout is the time limit of a step that says nothing, in an author's minutes.
+const defaultTimeout = 10 * time.Minute
+
+// perform makes attempts until the step is done, has failed, or nobody knows.
+func (x *run) perform(ctx context.Context, a *act) *halt {
+	limit, err := setting(x, a.s, a.n.Timeout, "timeout")
+	if err != nil {
+		return x.refused(a.s, a.n, a.path, steps.Classify(err))
+	}
+	if limit == 0 && !a.n.Timeout.Set && !a.n.Background {
+		limit = defaultTimeout
+	}
+	outer := ctx
+	if limit > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = x.clock.WithTimeout(ctx, limit, errTimeout)
+		defer cancel()
+	}
+	policy, err := x.retryPolicy(a)
+	if err != nil {
+		return x.refused(a.s, a.n, a.path, steps.Classify(err))
+	}
+	a.attempt = 1
+	if h, over := x.inherit(ctx, a); over {
+		return h
+	}
+	for ; ; a.attempt++ {
+		status, err := x.attempt(ctx, a)
+		if err == nil {
+			return x.finish(a, status)
+		}
+		var dead *deadJournal
+		if errors.As(err, &dead) {
+			return broken(a.path, dead.err)
+		}
+		if a.n.Background && errors.Is(context.Cause(ctx), errBackground) {
+			a.out, a.result = nil, nil
+			return x.finish(a, statusChanged)
+		}
+		failure := steps.Classify(err)
+		if a.entry != nil && a.effect != steps.Read && failure.Unknown {
+			v, verdict := x.settle(outer, a, failure)
+			switch v {
+			case settledDone:
+				return x.finish(a, statusChanged)
+			case settledDoubt:
+				return x.doubt(outer, a, verdict)
+			}
+			if h := interruptedNow(outer, a); h != nil {
+				return h // it is known not to be there; the resume runs it again
+			}
+			known := *failure
+			known.Unknown = false
+			failure = &known
+		}
+		if cause := context.Cause(ctx); cause != nil {
+			return x.cutShort(outer, a, cause, failure)
+		}
+		if !x.again(a, policy, failure) {
+			return x.fail(a, failure)
+		}
+		delay := policy.delay(a.attempt)
+		if _, err := x.record(recStepRetrying, a.path, &StepRetrying{Attempt: a.attempt, Error: errorBody(failure), Delay: seconds(delay)}); err != nil {
+			return broken(a.path, err)
+		}
+		if err := x.pause(ctx, delay); err != nil {
+			return x.cutShort(outer, a, err, failure)
+		}
+	}
+}
+
+// cutShort is a step whose context ended: its own time-out is a failure, everything
+// else leaves it for a resume.
+func (x *run) cutShort(outer context.Context, a *act, cause error, failure *steps.Error) *halt {
+	if errors.Is(cause, errTimeout) && context.Cause(outer) == nil {
+		if !errors.Is(failure.Err, cause) {
+			failure = &steps.Error{Hint: failure.Hint, Err: fmt.Errorf("%w; last: %w", cause, failure.Err)}
+		}
+		return x.fail(a, &steps.Error{Kind: "timeout", Hint: failure.Hint, Err: failure.Err})
+	}
+	if a.entry != nil && !a.n.Background && !failure.Unknown {
+		// It has started and is known to have failed: without this a resume would have to doubt it.
+		if h := x.fail(a, failure); h.end != Failed {
+			return h
+		}
+	}
+	if c := context.Cause(outer); c != nil {
+		return haltFor(c, a.path)
+	}
+	return haltFor(cause, a.path)
+}
+
+func interruptedNow(ctx context.Context, a *act) *halt {
+	if c := context.Cause(ctx); c != nil {
+		return haltFor(c, a.path)
+	}
+	return nil
+}
+
+// deadJournal is the error of a record that could not be made durable: the step did not act.
+type deadJournal struct{ err error }
+
+func (e *deadJournal) Error() string { return e.err.Error() }
+func (e *deadJournal) Unwrap() error { return e.err }
+
+// attempt tries once. The error says whether the outcome is known.
+func (x *run) attempt(ctx context.Context, a *act) (status string, err error) {
+	limit, err := setting(x, a.s, a.n.AttemptTimeout, "attempt-timeout")
+	if err != nil {
+		return "", err
+	}
+	if limit > 0 && a.n.Wait == nil {
+		var cancel context.CancelFunc
+		ctx, cancel = x.clock.WithTimeout(ctx, limit, errAttempt)
+		defer cancel()
+	}
+	if a.effect == steps.Read {
+		status, err = x.look(ctx, a, limit)
+	} else {
+		status, err = x.change(ctx, a)
+	}
+	if err != nil {
+		return "", err
+	}
+	if a.result == nil {
+		a.result = x.seen(a)
+	}
+	if failure := x.expect(a); failure != nil {
+		return "", failure
+	}
+	return status, nil
+}
+
+// look is an attempt of a step that changes nothing.
+func (x *run) look(ctx context.Context, a *act, limit time.Duration) (string, error) {
+	ctx, done := softly(ctx)
+	defer done()
+	if a.attempt == 1 {
+		if err := x.started(ctx, a, nil, false); err != nil {
+			return "", err
+		}
+	}
+	if a.n.Wait != nil {
+		return statusOK, x.wait(ctx, a, limit)
+	}
+	if a.kind.Engine == steps.EngineSleep {
+		if err := x.settleDisk(ctx); err != nil {
+			return "", &deadJournal{err}
+		}
+	}
+	out, err := a.read(ctx)
+	if err != nil {
+		return "", err
+	}
+	a.out, a.result = out, nil
+	return statusOK, nil
+}
+
+// read observes once.
+func (a *act) read(ctx context.Context) (any, error) {
+	switch {
+	case a.kind.Engine == steps.EngineSet:
+		return a.in, nil
+	case a.kind.Engine == steps.EngineSleep:
+		d := reflect.ValueOf(a.in).Elem().FieldByName("Duration").Interface().(time.Duration)
+		return reflect.Zero(a.kind.Out).Interface(), a.x.clock.Sleep(ctx, d)
+	case a.kind.Read != nil && a.kind.HasRead:
+		return a.kind.Read(ctx, steps.NewView(a), a.in)
+	}
+	return a.kind.Apply(ctx, steps.NewSession(a), a.in) // a read by its author's word
+}
+
+// change is an attempt of a step that changes something: look whether it is there
+// already, check, plan, write down, act.
+func (x *run) change(ctx context.Context, a *act) (string, error) {
+	view := steps.NewView(a)
+	state, out, err := x.probe(ctx, a)
+	if err != nil {
+		return "", fmt.Errorf("probe: %w", err)
+	}
+	if state == steps.Done {
+		a.out, a.result = out, nil
+		if a.entry != nil { // an earlier attempt of this process did it after all
+			a.recovered = true
+			return statusChanged, nil
+		}
+		return statusOK, nil
+	}
+	if err := a.kind.Check(ctx, view, a.in); err != nil {
+		return "", err
+	}
+	change, err := a.kind.Plan(ctx, &view, a.in)
+	if err != nil {
+		return "", err
+	}
+	if a.entry == nil && change.Before != nil {
+		if a.before, err = json.Marshal(change.Before); err != nil {
+			return "", fmt.Errorf("journal the old state: %w", err)
+		}
+	}
+	if err := x.started(ctx, a, change.Lines, true); err != nil {
+		return "", err
+	}
+	out, err = a.kind.Apply(ctx, steps.NewSession(a), a.in)
+	if err != nil {
+		return "", err
+	}
+	a.out, a.result = out, nil
+	return statusChanged, nil
+}
+
+// started journals that the step is about to look or to act.
+func (x *run) started(ctx context.Context, a *act, lines []steps.Line, acts bool) error {
+	body := &StepStarted{Attempt: a.attempt, Kind: a.kind.Name, Effect: a.effect.String(), Digest: a.digest, Commands: commands(lines)}
+	if a.target != nil {
+		body.Target, body.Addr = a.target.Name, a.target.addr
+	}
+	if a.n.Wait != nil {
+		body.Waiting = a.n.Wait.Until.Expr.Source
+	}
+	if !acts {
+		if _, err := x.record(recStepStarted, a.path, body); err != nil {
+			return &deadJournal{err}
+		}
+		return nil
+	}
+	if len(a.before) > 0 {
+		body.Before = x.mask.JSON(a.before)
+		a.withheld = !bytes.Equal(body.Before, a.before)
+		body.Withheld = a.withheld
+	}
+	seq, err := x.record(recStepStarted, a.path, body)
+	if err == nil && x.journal != nil {
+		err = x.journal.Sync(context.WithoutCancel(ctx), seq)
+	}
+	if err != nil {
+		return &deadJournal{err}
+	}
+	if a.entry == nil {
+		a.entry = x.acts.add(ctx, &entry{n: a.n, s: a.s, path: a.path})
+	}
+	a.entry.begin(seq, a.before, a.withheld)
+	return context.Cause(ctx) // never act when told to stop while the disk was busy
+}
+
+func commands(lines []steps.Line) []string {
+	var all []string
+	for _, l := range lines {
+		all = append(all, l.String())
+	}
+	return all
+}
+
+// probe asks whether the wanted state is there: the author's own read, or the kind's.
+func (x *run) probe(ctx context.Context, a *act) (steps.State, any, error) {
+	if p := a.n.Probe; p != nil {
+		done, err := x.authorsProbe(ctx, a, p)
+		if err != nil {
+			return steps.Unclear, nil, err
+		}
+		if done {
+			return steps.Done, nil, nil
+		}
+		return steps.Untouched, nil, nil
+	}
+	if !a.kind.HasProbe {
+		return steps.Unclear, nil, nil
+	}
+	return a.kind.Probe(ctx, steps.NewView(a), a.in)
+}
+
+func (x *run) authorsProbe(ctx context.Context, a *act, p *Probe) (bool, error) {
+	look := &act{x: x, n: a.n, s: a.s, path: a.path, kind: p.Kind, effect: steps.Read, target: a.target, before: a.before}
+	var err error
+	if p.Target != nil {
+		if look.target, err = x.target(a.s, &Node{}, p.Target, a.path); err != nil {
+			return false, err
+		}
+	}
+	if look.in, err = x.bind(a.s, p.Kind, p.With, nil); err != nil {
+		return false, err
+	}
+	out, err := look.read(ctx)
+	if err != nil {
+		return false, err
+	}
+	look.out = out
+	done, err := x.holds(a.s, p.Done, x.seen(look))
+	if err != nil {
+		return false, fmt.Errorf("%s: %w", p.Done.Expr.Source, err)
+	}
+	return done, nil
+}
+
+// seen is a kind's output as expressions see it; null where it is not known.
+func (x *run) seen(a *act) map[string]any {
+	if a.kind.Engine == steps.EngineSet {
+		v, _ := x.eval(a.s, a.n.With)
+		m, _ := v.(map[string]any)
+		values, _ := m["values"].(map[string]any)
+		out := map[string]any{}
+		for name, v := range values {
+			out[name] = v
+		}
+		return out
+	}
+	var m map[string]any
+	if a.out != nil {
+		m, _ = expression.Value(a.out).(map[string]any)
+	}
+	if m == nil {
+		m = map[string]any{}
+		for _, f := range outputFields(a.kind.Out) {
+			m[f.name] = nil
+		}
+	} else if a.recovered {
+		for _, f := range outputFields(a.kind.Out) {
+			if f.act {
+				m[f.name] = nil
+			}
+		}
+	}
+	if x.mask.Empty() {
+		return m
+	}
+	masked, _ := x.mask.Value(m).(map[string]any)
+	return masked
+}
+
+type outputField struct {
+	name string
+	act  bool // known only to the act itself
+}
+
+func outputFields(t reflect.Type) []outputField {
+	var fields []outputField
+	for i := range t.NumField() {
+		name, options, _ := strings.Cut(t.Field(i).Tag.Get("yaml"), ",")
+		if name != "" && name != "-" {
+			fields = append(fields, outputField{name, strings.Contains(options, "act")})
+		}
+	}
+	return fields
+}
+
+// expect checks the postconditions. A comparison with what only the act itself could
+// have told passes on a recovered step, with a warning.
+func (x *run) expect(a *act) *steps.Error {
+	for _, c := range a.n.Expect {
+		if a.recovered {
+			if name := lost(c, a.result); name != "" {
+				a.warnings = append(a.warnings, fmt.Sprintf("expect %s could not be checked: %s is only known to the act itself, and the runner or its answer was lost", c.Expr.Source, name))
+				continue
+			}
+		}
+		if err := x.must(a.s, "expect", []*Condition{c}, a.result); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// lost names an output that a condition reads and that is null.
+func lost(c *Condition, result map[string]any) string {
+	for _, r := range c.Expr.Refs {
+		if v, own := result[r.Path[0]]; own && v == nil {
+			return r.Path[0]
+		}
+	}
+	return ""
+}
+
+// finish journals a step that is done.
+func (x *run) finish(a *act, status string) *halt {
+	if a.result == nil {
+		a.result = x.seen(a)
+		if err := x.expect(a); err != nil {
+			return x.fail(a, err)
+		}
+	}
+	if err := x.outputs(a.s, a.n, a.result); err != nil {
+		return x.fail(a, steps.Classify(err))
+	}
+	took := x.clock.Now().Sub(a.began)
+	body := &StepFinished{Status: status, Outputs: x.marshal(a.result), Duration: seconds(took), Attempts: a.attempt, Recovered: a.recovered, Warnings: a.warnings}
+	if _, err := x.record(recStepFinished, a.path, body); err != nil {
+		return broken(a.path, err)
+	}
+	a.entry.end(status)
+	seal(a.result, status, a.attempt, took, nil)
+	a.s.set(a.n.ID, a.result)
+	return nil
+}
+
+// fail journals a step that has failed: what it did is known.
+func (x *run) fail(a *act, failure *steps.Error) *halt {
+	took := x.clock.Now().Sub(a.began)
+	body := &StepFinished{Status: statusFailed, Duration: seconds(took), Attempts: a.attempt, Error: errorBody(failure), Warnings: a.warnings}
+	if a.result != nil {
+		body.Outputs = x.marshal(a.result)
+	}
+	if _, err := x.record(recStepFinished, a.path, body); err != nil {
+		return broken(a.path, err)
+	}
+	a.entry.end(statusFailed)
+	if a.entry != nil && !failure.Unknown && (failure.Kind == "refused" || failure.Kind == "auth") {
+		a.entry.end(statusOK) // nothing was sent
+	}
+	result := nothing(a.n)
+	for k, v := range a.result {
+		result[k] = v
+	}
+	seal(result, statusFailed, a.attempt, took, failure)
+	a.s.set(a.n.ID, result)
+	return failed(a.path, x.described(a, failure))
+}
+
+// described says which step failed on what.
+func (x *run) described(a *act, failure *steps.Error) *steps.Error {
+	d := *failure
+	if s := x.mask.String(failure.Error()); s != failure.Error() {
+		d.Err = text(s)
+	}
+	return &d
+}
+
+// doubt ends the run: nobody knows what the step did.
+func (x *run) doubt(ctx context.Context, a *act, why *steps.Error) *halt {
+	if c := context.Cause(ctx); errors.Is(c, ErrInterrupted) {
+		h := haltFor(c, a.path)
+		h.err = &steps.Error{Kind: "interrupted", Err: fmt.Errorf("interrupted while %s was acting: whether it took effect is not known", a.path)}
+		return h
+	}
+	return &halt{path: a.path, end: InDoubt, err: &steps.Error{Kind: why.Kind, Unknown: true, Err: why.Err, Hint: x.waysOut(a.path)}}
+}
+
+func (x *run) waysOut(path string) string {
+	return fmt.Sprintf("find out what %s did, then: runner resume %s --decide '%s=done|redo|fail' --reason TEXT", path, x.id, path)
+}
+
+// verdict is what settling an unknown outcome gave.
+type verdict int
+
+const (
+	settledDoubt verdict = iota
+	settledDone
+	settledAgain
+)
+
+// settle finds out what an attempt without an answer did.
+func (x *run) settle(ctx context.Context, a *act, cause *steps.Error) (verdict, *steps.Error) {
+	// The attempt's own context may be over; the answer is needed all the same.
+	ctx, cancel := x.clock.WithTimeout(context.WithoutCancel(ctx), settleTime, errAttempt)
+	defer cancel()
+	var state steps.State
+	var out any
+	var err error
+	for try := 0; ; try++ {
+		state, out, err = x.probe(ctx, a)
+		if err == nil || !steps.Classify(err).Temporary || x.clock.Sleep(ctx, time.Second<<min(try, 2)) != nil {
+			break
+		}
+	}
+	switch {
+	case err == nil && state == steps.Done:
+		a.out, a.result, a.recovered = out, nil, true
+		return settledDone, nil
+	case err == nil && state == steps.Untouched && (a.n.Probe != nil || a.kind.HasProbe):
+		return settledAgain, nil
+	case a.n.Idempotent:
+		return settledAgain, nil
+	case err != nil:
+		return settledDoubt, &steps.Error{Kind: cause.Kind, Err: fmt.Errorf("%w; and the probe could not tell what it did: %w", cause.Err, err)}
+	case a.kind.HasProbe || a.n.Probe != nil:
+		return settledDoubt, &steps.Error{Kind: cause.Kind, Err: fmt.Errorf("%w; the probe says %s, and it must not simply be repeated", cause.Err, state)}
+	}
+	return settledDoubt, &steps.Error{Kind: cause.Kind, Err: fmt.Errorf("%w; whether it took effect is not known: %s has no probe and is not idempotent", cause.Err, a.kind.Name)}
+}
+
+// again says whether a known failure is tried once more.
+func (x *run) again(a *act, p retryPolicy, failure *steps.Error) bool {
+	if a.attempt >= p.attempts {
+		return false
+	}
+	if p.when != nil {
+		own := map[string]any{}
+		for _, f := range outputFields(a.kind.Out) {
+			own[f.name] = nil
+		}
+		for k, v := range a.result {
+			own[k] = v
+		}
+		own["error"] = errorValue(failure)
+		ok, err := x.holds(a.s, p.when, own)
+		return err == nil && ok
+	}
+	return p.written || failure.Temporary
+}
+
+type retryPolicy struct {
+	written        bool
+	attempts       int
+	first, most    time.Duration
+	factor, jitter float64
+	when           *Condition
+}
+
+// delay before the attempt after this one.
+func (p retryPolicy) delay(attempt int) time.Duration {
+	d := float64(p.first) * math.Pow(p.factor, float64(attempt-1))
+	d = min(d, float64(p.most))
+	d *= 1 + p.jitter*(2*rand.Float64()-1)
+	return time.Duration(d)
+}
+
+func (x *run) retryPolicy(a *act) (retryPolicy, error) {
+	r := a.n.Retry
+	p := retryPolicy{written: r.Written, attempts: 1, first: time.Second, most: 30 * time.Second, factor: 2, jitter: 0.2, when: r.If}
+	if !r.Written {
+		switch {
+		case a.kind.Retry != nil:
+			p.attempts = a.kind.Retry.Attempts
+		case a.effect == steps.Read || a.n.Idempotent:
+			p.attempts = 3
+		}
+		return p, nil
+	}
+	p.attempts = 3
+	if r.Factor > 0 {
+		p.factor = r.Factor
+	}
+	p.jitter = r.Jitter
+	for _, set := range []struct {
+		to   *time.Duration
+		from Setting[time.Duration]
+		what string
+	}{{&p.first, r.Delay, "retry.delay"}, {&p.most, r.MaxDelay, "retry.max-delay"}} {
+		if !set.from.Set {
+			continue
+		}
+		d, err := setting(x, a.s, set.from, set.what)
+		if err != nil {
+			return p, err
+		}
+		*set.to = d
+	}
+	if r.Attempts.Set {
+		n, err := setting(x, a.s, r.Attempts, "retry.attempts")
+		if err != nil {
+			return p, err
+		}
+		p.attempts = n
+	}
+	return p, nil
+}
+
+// What a kind sees of the run.
+
+// Target finds a target by name; the empty name is the step's own.
+func (a *act) Target(name string) (steps.Target, error) {
+	t, err := a.bound(name)
+	if err != nil {
+		return steps.Target{}, err
+	}
+	return t.Target, nil
+}
+
+func (a *act) bound(name string) (*boundTarget, error) {
+	if name == "" || a.target != nil && name == a.target.Name {
+		if a.target == nil {
+			return nil, fmt.Errorf("step %s has no target", a.path)
+		}
+		return a.target, nil
+	}
+	if t := a.s.frame.find(name); t != nil {
+		return t, nil
+	}
+	return nil, fmt.Errorf("there is no target %q", name)
+}
+
+// Connect gives the client of a target.
+func (a *act) Connect(ctx context.Context, t steps.Target, access steps.Access) (any, error) {
+	if a.x.dry != nil && access == steps.ReadWrite {
+		return nil, steps.Errorf("dry-run", "a dry run opens nothing that could write")
+	}
+	b, err := a.bound(t.Name)
+	if err != nil {
+		return nil, err
+	}
+	return a.x.pool.get(ctx, b, access)
+}
+
+// Now is the run's time.
+func (a *act) Now() time.Time { return a.x.clock.Now() }
+
+// Sleep waits on the run's clock.
+func (a *act) Sleep(ctx context.Context, d time.Duration) error { return a.x.clock.Sleep(ctx, d) }
+
+// Progress shows how far a long act has come.
+func (a *act) Progress(p steps.Progress) {
+	if a.x.cfg.Progress != nil {
+		a.x.cfg.Progress(Tick{Step: a.path, Progress: p})
+	}
+}
+
+// Before is what Plan captured when the step started.
+func (a *act) Before() json.RawMessage { return a.before }
+
+// Host is what processes started for this run inherit.
+func (a *act) Host() steps.HostEnv {
+	h := steps.HostEnv{Dir: a.x.dir}
+	if a.x.children != nil {
+		h.Inherit = a.x.children.File()
+	}
+	return h
+}
+
+// Log for what helps to find a fault.
+func (a *act) Log() *slog.Logger { return a.x.cfg.Log.With("step", a.path) }

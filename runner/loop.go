@@ -1,0 +1,581 @@
+package runner
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"reflect"
+	"strconv"
+	"strings"
+	"sync"
+
+	"runbook/runner/expression"
+	"runbook/steps"
+)
+
+// item is one item of a loop or fan-out.
+type item struct {
+	index int
+	key   string
+	value any
+	path  string
+}
+
+// loop runs a node for each item of its list, or each of its targets.
+func (x *run) loop(ctx context.Context, s *scope, n *Node, path string) *halt {
+	began := x.clock.Now()
+	only := replaying(ctx)
+	if only && !x.past.started(path) {
+		return nil
+	}
+	if !only && !x.past.started(path) {
+		if err := x.must(s, "require", n.Require, nil); err != nil {
+			return x.refused(s, n, path, err)
+		}
+	}
+	items, err := x.items(s, n, path)
+	if err != nil {
+		return x.refused(s, n, path, steps.Classify(err))
+	}
+	if !only && (n.Confirm == nil || n.Confirm.Each == "" || n.Confirm.Each == "run") {
+		if h := x.gate(ctx, s, n, path, ""); h != nil {
+			return h
+		}
+	}
+	if !x.past.started(path) {
+		if _, err := x.record(recStepStarted, path, &StepStarted{Attempt: 1}); err != nil {
+			return broken(path, err)
+		}
+	}
+	l := &looping{x: x, n: n, s: s, path: path, items: items, results: make([]map[string]any, len(items)), from: x.acts.count()}
+	if err := l.settings(); err != nil {
+		return x.refused(s, n, path, steps.Classify(err))
+	}
+	h := l.run(ctx)
+	if h != nil && (h.end != Failed || h.passive) || only {
+		return h
+	}
+	status := statusOK
+	if x.acts.changedSince(l.from) {
+		status = statusChanged
+	}
+	var failure *steps.Error
+	if h != nil {
+		status, failure = statusFailed, h.err
+	}
+	took := x.clock.Now().Sub(began)
+	result := l.result()
+	seal(result, status, 1, took, failure)
+	s.set(n.ID, result)
+	if x.past.finished(path) && h == nil {
+		return nil
+	}
+	if _, err := x.record(recStepFinished, path, &StepFinished{Status: status, Duration: seconds(took), Attempts: 1, Error: errorBody(failure)}); err != nil {
+		return broken(path, err)
+	}
+	return h
+}
+
+// looping is a loop under way.
+type looping struct {
+	x       *run
+	n       *Node
+	s       *scope
+	path    string
+	items   []item
+	from    int
+	results []map[string]any // by index; only where somebody reads them
+
+	parallel, tolerated int
+	waves               []int // how many items each wave has
+
+	mu       sync.Mutex
+	failures int
+	end      *halt
+}
+
+func (l *looping) settings() error {
+	l.parallel = 1
+	if l.n.Loop == nil {
+		l.waves = []int{len(l.items)}
+		return nil
+	}
+	var err error
+	if l.n.Loop.MaxParallel.Set {
+		if l.parallel, err = setting(l.x, l.s, l.n.Loop.MaxParallel, "max-parallel"); err != nil {
+			return err
+		}
+		l.parallel = max(l.parallel, 1)
+	}
+	if l.tolerated, err = setting(l.x, l.s, l.n.Loop.MaxFailures, "max-failures"); err != nil {
+		return err
+	}
+	l.waves, err = l.x.waves(l.s, l.n.Loop.Batch, len(l.items))
+	return err
+}
+
+// waves reads batch: [1, 10%, 100%] as numbers of items; the last size repeats.
+func (x *run) waves(s *scope, batch *Template, total int) ([]int, error) {
+	if batch == nil {
+		return []int{total}, nil
+	}
+	v, err := x.eval(s, batch)
+	if err != nil {
+		return nil, fmt.Errorf("batch: %w", err)
+	}
+	list, ok := v.([]any)
+	if !ok {
+		list = []any{v}
+	}
+	var sizes []int
+	for _, e := range list {
+		size, err := waveSize(e, total)
+		if err != nil {
+			return nil, err
+		}
+		sizes = append(sizes, size)
+	}
+	var waves []int
+	for left, i := total, 0; left > 0; i++ {
+		size := min(sizes[min(i, len(sizes)-1)], left)
+		waves = append(waves, size)
+		left -= size
+	}
+	return waves, nil
+}
+
+func waveSize(v any, total int) (int, error) {
+	switch v := v.(type) {
+	case int:
+		if v > 0 {
+			return v, nil
+		}
+	case string:
+		if p, ok := strings.CutSuffix(v, "%"); ok {
+			if f, err := strconv.ParseFloat(strings.TrimSpace(p), 64); err == nil && f > 0 && f <= 100 {
+				return max(1, int(math.Ceil(f/100*float64(total)))), nil
+			}
+		} else if i, err := strconv.Atoi(v); err == nil && i > 0 {
+			return i, nil
+		}
+	}
+	return 0, fmt.Errorf("batch: %v is neither a number of items nor a percentage", v)
+}
+
+// run goes through the waves.
+func (l *looping) run(ctx context.Context) *halt {
+	if l.n.Wait != nil && l.n.Wait.All && l.x.dry == nil {
+		return l.waitAll(ctx)
+	}
+	at := 0
+	for w, size := range l.waves {
+		batch := l.items[at : at+size]
+		at += size
+		if h := l.wave(ctx, w, batch); h != nil {
+			return h
+		}
+		if h := l.afterBatch(ctx, w, batch); h != nil {
+			return h
+		}
+		if w < len(l.waves)-1 {
+			if h := l.between(ctx, w); h != nil {
+				return h
+			}
+		}
+	}
+	return nil
+}
+
+// between pauses between two waves; not again where a later wave had begun before a crash.
+func (l *looping) between(ctx context.Context, w int) *halt {
+	if l.n.Loop == nil || !l.n.Loop.PauseBetween.Set || l.x.dry != nil || replaying(ctx) {
+		return nil
+	}
+	next := 0
+	for _, size := range l.waves[:w+1] {
+		next += size
+	}
+	if l.x.past.touched(l.items[next].path) {
+		return nil
+	}
+	d, err := setting(l.x, l.s, l.n.Loop.PauseBetween, "pause-between")
+	if err != nil {
+		return failed(l.path, steps.Classify(err))
+	}
+	if err := l.x.settleDisk(ctx); err != nil {
+		return broken(l.path, err)
+	}
+	if err := l.x.pause(ctx, d); err != nil {
+		return haltFor(err, l.path)
+	}
+	return nil
+}
+
+// wave runs items, at most so many at a time.
+func (l *looping) wave(ctx context.Context, w int, batch []item) *halt {
+	if c := l.n.Confirm; c != nil && c.Each == "batch" {
+		if h := l.x.gate(ctx, l.s, l.n, l.path, fmt.Sprintf("[batch %d]", w)); h != nil {
+			return h
+		}
+	}
+	if l.parallel == 1 {
+		for i := range batch {
+			if l.one(ctx, &batch[i]); l.end != nil {
+				return l.end
+			}
+		}
+		return nil
+	}
+	ctx, stop := branch(ctx)
+	defer stop(nil)
+	slots := make(chan struct{}, l.parallel)
+	var wg sync.WaitGroup
+	for i := range batch {
+		slots <- struct{}{}
+		l.mu.Lock()
+		over := l.end != nil
+		l.mu.Unlock()
+		if over {
+			break
+		}
+		wg.Go(func() {
+			defer func() { <-slots }()
+			if l.one(ctx, &batch[i]) {
+				stop(errSibling)
+			}
+		})
+	}
+	wg.Wait()
+	return l.end
+}
+
+// one runs an item and counts its failure; true: the loop is over.
+func (l *looping) one(ctx context.Context, it *item) bool {
+	h := l.item(ctx, it)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if h == nil {
+		return l.end != nil
+	}
+	if h.end == Failed && !h.passive && h.decided == "" {
+		l.failures++
+		if l.failures <= l.tolerated {
+			if l.x.past.handled[it.path] == "" {
+				if b := l.x.handled(it.path, "max-failures"); b != nil {
+					l.end = worse(l.end, b)
+					return true
+				}
+			}
+			return false
+		}
+	}
+	l.end = worse(l.end, h)
+	return true
+}
+
+// item runs the node for one item.
+func (l *looping) item(ctx context.Context, it *item) *halt {
+	x, n := l.x, l.n
+	if h := stopped(ctx, it.path); h != nil {
+		return h
+	}
+	inner := newScope(l.s.frame, l.s, it.path+"/", l.names(it))
+	span := x.acts.open(ctx, n, it.path)
+	ctx = span.in(ctx)
+	if why, open := x.past.rollback(it.path); open {
+		x.once(context.WithValue(ctx, replayKey{}, true), inner, n, it.path, false)
+		return x.rollbackSpan(ctx, l.s, n, it.path, span, failed(it.path, &steps.Error{Kind: "failed", Err: text(why)}))
+	}
+	if c := n.Confirm; c != nil && c.Each == "item" {
+		if h := x.gate(ctx, inner, n, it.path, ""); h != nil {
+			return h
+		}
+	}
+	if x.past.handled[it.path] != "" {
+		ctx = context.WithValue(ctx, settledKey{}, true)
+	}
+	h := x.once(ctx, inner, n, it.path, false)
+	if n.NeedItems {
+		l.results[it.index] = l.itemResult(inner, it)
+	}
+	if h != nil && h.end == Failed && !h.passive && n.OnFailure == "rollback-item" && x.past.handled[it.path] == "" {
+		return x.rollbackSpan(ctx, l.s, n, it.path, span, h)
+	}
+	return h
+}
+
+func (l *looping) names(it *item) map[string]any {
+	names := map[string]any{"index": it.index}
+	if l.n.FanOut {
+		names["item"] = it.value
+		names[fanTarget+l.n.ID] = it.key
+		return names
+	}
+	names[l.n.Loop.As] = it.value
+	return names
+}
+
+// itemResult is what is seen of one item from outside the loop.
+func (l *looping) itemResult(inner *scope, it *item) map[string]any {
+	r := map[string]any{}
+	inner.mu.Lock()
+	for id, child := range inner.results {
+		if id != l.n.ID {
+			r[id] = child
+		}
+	}
+	own := inner.results[l.n.ID]
+	inner.mu.Unlock()
+	if t := l.n.ItemType; t != nil {
+		for name := range t.Fields {
+			if _, there := r[name]; there {
+				continue
+			}
+			if child := l.n.Unit.nodes[name]; child != nil && child != l.n {
+				r[name] = nothing(child)
+			} else {
+				r[name] = nil
+			}
+		}
+	}
+	for name, v := range own {
+		r[name] = v
+	}
+	if own == nil {
+		r["status"] = statusSkipped
+	}
+	r["key"], r["item"] = it.key, it.value
+	return r
+}
+
+func (l *looping) result() map[string]any {
+	result := map[string]any{"items": []any{}, "by": map[string]any{}}
+	if !l.n.NeedItems {
+		return result
+	}
+	items := make([]any, len(l.results))
+	by := make(map[string]any, len(l.results))
+	for i, r := range l.results {
+		if r == nil {
+			r = l.itemResult(newScope(l.s.frame, l.s, "", nil), &l.items[i])
+		}
+		items[i] = r
+		by[l.items[i].key] = r
+	}
+	result["items"], result["by"] = items, by
+	return result
+}
+
+// afterBatch runs the steps that follow a wave.
+func (l *looping) afterBatch(ctx context.Context, w int, batch []item) *halt {
+	if len(l.n.AfterBatch) == 0 {
+		return nil
+	}
+	values := make([]any, len(batch))
+	for i := range batch {
+		values[i] = batch[i].value
+	}
+	inner := newScope(l.s.frame, l.s, fmt.Sprintf("%s[batch %d]/", l.path, w), map[string]any{"batch": map[string]any{"index": w, "items": values}})
+	return l.x.list(ctx, inner, l.n.AfterBatch)
+}
+
+// waitAll polls all items of a fan-out together: one window over all of them.
+func (l *looping) waitAll(ctx context.Context) *halt {
+	x := l.x
+	limit, err := setting(x, l.s, l.n.Timeout, "timeout")
+	if err != nil {
+		return failed(l.path, steps.Classify(err))
+	}
+	if limit == 0 && !l.n.Timeout.Set {
+		limit = defaultTimeout
+	}
+	attempt, err := setting(x, l.s, l.n.AttemptTimeout, "attempt-timeout")
+	if err != nil {
+		return failed(l.path, steps.Classify(err))
+	}
+	w, err := x.newWait(l.s, l.n, l.path)
+	if err != nil {
+		return failed(l.path, steps.Classify(err))
+	}
+	all := make([]*act, len(l.items))
+	for i := range l.items {
+		it := &l.items[i]
+		inner := newScope(l.s.frame, l.s, it.path+"/", l.names(it))
+		if all[i], err = x.prepare(inner, l.n, it.path); err != nil {
+			return failed(it.path, steps.Classify(err))
+		}
+		all[i].attempt = 1
+	}
+	limited, cancel := x.clock.WithTimeout(ctx, limit, errTimeout)
+	defer cancel()
+	soft, done := softly(limited)
+	defer done()
+	err = w.poll(soft, func(ctx context.Context) (bool, error) {
+		holds := true
+		var distances []expression.Distance
+		values := map[string]any{}
+		oks := make([]bool, len(all))
+		errs := make([]error, len(all))
+		var wg sync.WaitGroup
+		for i, a := range all {
+			wg.Go(func() { oks[i], errs[i] = w.lookAt(ctx, a, attempt) })
+		}
+		wg.Wait()
+		for i, a := range all {
+			if errs[i] != nil {
+				return false, errs[i]
+			}
+			holds = holds && oks[i]
+			for _, d := range w.distances(a) {
+				d.Text = l.items[i].key + ": " + d.Text
+				distances = append(distances, d)
+			}
+			for k, v := range w.values(a) {
+				values[l.items[i].key+": "+k] = v
+			}
+		}
+		return w.judge(holds, distances, values, nil)
+	})
+	if err != nil {
+		var dead *deadJournal
+		if errors.As(err, &dead) {
+			return broken(l.path, dead.err)
+		}
+		if c := context.Cause(soft); c != nil {
+			return haltFor(c, l.path)
+		}
+		return failed(l.path, steps.Classify(err))
+	}
+	for i, a := range all {
+		if h := x.finish(a, statusOK); h != nil {
+			return h
+		}
+		if l.n.NeedItems {
+			l.results[i] = l.itemResult(a.s, &l.items[i])
+		}
+	}
+	return nil
+}
+
+// items is the list a loop goes over: as it was when it started, if an earlier process froze it.
+func (x *run) items(s *scope, n *Node, path string) ([]item, error) {
+	if n.FanOut {
+		items := make([]item, len(n.Targets))
+		for i, t := range n.Targets {
+			var shown any = t.Name
+			if b := s.frame.find(t.Name); b != nil {
+				shown = b.shown
+			}
+			items[i] = item{index: i, key: t.Name, value: shown, path: itemPath(n, path, t.Name)}
+		}
+		return items, nil
+	}
+	frozen, had := x.past.loops[path]
+	if had && n.Loop.OnChange == "" {
+		return x.thaw(n, path, frozen), nil
+	}
+	items, err := x.evalItems(s, n, path)
+	if err != nil {
+		return nil, err
+	}
+	if had {
+		return x.changed(n, path, frozen, items)
+	}
+	if n.Loop.Known || x.dry != nil {
+		return items, nil
+	}
+	body := &LoopFrozen{Items: make([]FrozenItem, len(items))}
+	for i, it := range items {
+		body.Items[i] = FrozenItem{Key: it.key, Item: jsonable(it.value)}
+	}
+	_, err = x.record(recLoopFrozen, path, body)
+	return items, err
+}
+
+// changed is what on-change makes of a list that differs at a resume.
+func (x *run) changed(n *Node, path string, frozen []FrozenItem, now []item) ([]item, error) {
+	items := x.thaw(n, path, frozen)
+	had := map[string]bool{}
+	for _, it := range items {
+		had[it.key] = true
+	}
+	var added []item
+	for _, it := range now {
+		if !had[it.key] {
+			it.index = len(items) + len(added)
+			added = append(added, it)
+		}
+	}
+	same := len(added) == 0 && len(now) == len(items)
+	if same || n.Loop.OnChange == "add" {
+		return append(items, added...), nil
+	}
+	return nil, steps.Errorf("changed", "for-each: the list had %d items when the loop started, it has %d now (%d of them new), and on-change says stop", len(items), len(now), len(added))
+}
+
+func (x *run) thaw(n *Node, path string, frozen []FrozenItem) []item {
+	items := make([]item, len(frozen))
+	for i, f := range frozen {
+		items[i] = item{index: i, key: f.Key, value: expression.Decode(n.Loop.ElemType, f.Item), path: itemPath(n, path, f.Key)}
+	}
+	return items
+}
+
+func (x *run) evalItems(s *scope, n *Node, path string) ([]item, error) {
+	v, err := x.eval(s, n.Loop.Over)
+	if err != nil {
+		return nil, fmt.Errorf("for-each: %w", err)
+	}
+	return loopItems(n, path, v, func(it item) (any, error) {
+		return x.eval(newScope(s.frame, s, "", map[string]any{n.Loop.As: it.value, "index": it.index}), n.Loop.Key)
+	})
+}
+
+// loopItems makes the items of a list or map, each with its key; key evaluates the
+// author's own for one item. The plan uses it too, so that both name items alike.
+func loopItems(n *Node, path string, v any, key func(item) (any, error)) ([]item, error) {
+	var items []item
+	switch v := v.(type) {
+	case []any:
+		items = make([]item, len(v))
+		for i, e := range v {
+			items[i] = item{index: i, value: e}
+		}
+	case map[string]any:
+		for i, k := range sortedNames(v) {
+			items = append(items, item{index: i, key: k, value: map[string]any{"key": k, "value": v[k]}})
+		}
+	case nil:
+		return nil, errors.New("for-each: the list is null")
+	default:
+		return nil, fmt.Errorf("for-each: %v (%s) is neither a list nor a map", v, reflect.TypeOf(v))
+	}
+	seen := make(map[string]int, len(items))
+	for i := range items {
+		it := &items[i]
+		if n.Loop.Key != nil {
+			k, err := key(*it)
+			if err != nil {
+				return nil, fmt.Errorf("key of item %d: %w", i, err)
+			}
+			it.key = show(k)
+		} else if it.key == "" {
+			it.key = show(it.value)
+		}
+		if before, twice := seen[it.key]; twice {
+			return nil, fmt.Errorf("for-each: items %d and %d have the same key %q; give a key that tells them apart", before, i, it.key)
+		}
+		seen[it.key] = i
+		it.path = itemPath(n, path, it.key)
+	}
+	return items, nil
+}
+
+// itemPath is the journal path of an item: move[slot=7], or versions[pika5] for a fan-out.
+func itemPath(n *Node, path, key string) string {
+	if n.FanOut {
+		return path + "[" + key + "]"
+	}
+	return path + "[" + n.Loop.As + "=" + key + "]"
+}

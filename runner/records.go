@@ -1,0 +1,199 @@
+package runner
+
+import (
+	"encoding/json"
+	"time"
+
+	"runbook/steps"
+)
+
+// The types of the journal's records. Their bodies are the structs below: what the
+// command line shows, what a resume reads and what `exec --output json` prints.
+const (
+	recRunStarted       = "run-started"
+	recRunResumed       = "run-resumed"
+	recStepStarted      = "step-started"
+	recStepObserved     = "step-observed"
+	recStepRetrying     = "step-retrying"
+	recStepFinished     = "step-finished"
+	recFailureHandled   = "failure-handled"  // continue, rescue or max-failures: the run went on
+	recLoopFrozen       = "loop-frozen"      // the items of a loop, as they were when it started
+	recGateOpened       = "gate-opened"      //
+	recGateDecided      = "gate-decided"     //
+	recRunPaused        = "run-paused"       //
+	recRunInterrupted   = "run-interrupted"  //
+	recDecision         = "decision"         //
+	recRollbackStarted  = "rollback-started" // of a step, or of the run where step is empty
+	recRollbackFinished = "rollback-finished"
+	recUndoStarted      = "undo-started"
+	recUndoFinished     = "undo-finished"
+	recRunFinished      = "run-finished"
+)
+
+// RunStarted is the body of run-started and run-resumed.
+type RunStarted struct {
+	Format   int            `json:"format"`
+	Run      string         `json:"run"`
+	Name     string         `json:"name"`
+	Plan     string         `json:"plan"` // digest
+	Git      string         `json:"git,omitempty"`
+	Inputs   map[string]any `json:"inputs,omitempty"`
+	Operator string         `json:"operator"`
+	UID      int            `json:"uid"`
+	Host     string         `json:"host"`
+	PID      int            `json:"pid"`
+	Version  string         `json:"version"`
+	Dir      string         `json:"dir"`
+	Lock     string         `json:"lock,omitempty"`
+	Sandbox  string         `json:"sandbox,omitempty"`
+	DryRun   bool           `json:"dry_run,omitempty"`
+	Torn     string         `json:"torn,omitempty"` // what was cut off the journal when it was opened
+}
+
+// StepStarted is the body of step-started: the step is about to act or to look.
+type StepStarted struct {
+	Attempt  int             `json:"attempt"`
+	Kind     string          `json:"kind,omitempty"` // empty: a group or loop
+	Effect   string          `json:"effect,omitempty"`
+	Target   string          `json:"target,omitempty"`
+	Addr     string          `json:"addr,omitempty"`
+	Commands []string        `json:"commands,omitempty"`
+	Digest   string          `json:"digest,omitempty"`   // of the input
+	Before   json.RawMessage `json:"before,omitempty"`   // what an undo will need
+	Withheld bool            `json:"withheld,omitempty"` // before held a secret, which is not written down
+	Waiting  string          `json:"waiting,omitempty"`
+}
+
+// StepObserved is the body of step-observed: the last look of a wait.
+type StepObserved struct {
+	Holds  bool           `json:"holds"`
+	Values map[string]any `json:"values,omitempty"` // operands of the condition
+	Error  *ErrorBody     `json:"error,omitempty"`
+	Held   string         `json:"held,omitempty"` // how long it has held, where it must be stable
+	Left   string         `json:"left,omitempty"` // estimate
+}
+
+// StepRetrying is the body of step-retrying.
+type StepRetrying struct {
+	Attempt int        `json:"attempt"`
+	Error   *ErrorBody `json:"error"`
+	Delay   string     `json:"delay"`
+}
+
+// StepFinished is the body of step-finished.
+type StepFinished struct {
+	Status    string          `json:"status"` // ok, changed, skipped, failed; would-change, unknown in a dry run
+	Outputs   json.RawMessage `json:"outputs,omitempty"`
+	Duration  string          `json:"duration,omitempty"`
+	Attempts  int             `json:"attempts,omitempty"`
+	Error     *ErrorBody      `json:"error,omitempty"`
+	Recovered bool            `json:"recovered,omitempty"` // found done by a probe after a crash or an unknown outcome
+	Reason    string          `json:"reason,omitempty"`    // why it was skipped
+	Warnings  []string        `json:"warnings,omitempty"`
+	Commands  []string        `json:"commands,omitempty"` // dry run: what would be sent
+}
+
+// ErrorBody is an error as journaled, and as expressions see it.
+type ErrorBody struct {
+	Message   string `json:"message"`
+	Kind      string `json:"kind"`
+	Temporary bool   `json:"temporary"`
+	Unknown   bool   `json:"unknown,omitempty"`
+	Hint      string `json:"hint,omitempty"`
+}
+
+func errorBody(e *steps.Error) *ErrorBody {
+	if e == nil {
+		return nil
+	}
+	return &ErrorBody{Message: e.Error(), Kind: e.Kind, Temporary: e.Temporary, Unknown: e.Unknown, Hint: e.Hint}
+}
+
+func (b *ErrorBody) err() *steps.Error {
+	return &steps.Error{Kind: b.Kind, Temporary: b.Temporary, Unknown: b.Unknown, Hint: b.Hint, Err: text(b.Message)}
+}
+
+// text is an error that was read back.
+type text string
+
+func (t text) Error() string { return string(t) }
+
+// LoopFrozen is the body of loop-frozen.
+type LoopFrozen struct {
+	Items []FrozenItem `json:"items"`
+}
+
+// FrozenItem is one item of a loop.
+type FrozenItem struct {
+	Key  string `json:"key"`
+	Item any    `json:"item"`
+}
+
+// GateOpened is the body of gate-opened.
+type GateOpened struct {
+	Message string   `json:"message"`
+	Show    []string `json:"show,omitempty"`
+	Builtin bool     `json:"builtin,omitempty"`
+}
+
+// GateDecided is the body of gate-decided.
+type GateDecided struct {
+	Approved bool   `json:"approved"`
+	By       string `json:"by"`
+	UID      int    `json:"uid"`
+	How      string `json:"how"` // prompt, --approve, --yes
+	Reason   string `json:"reason,omitempty"`
+}
+
+// DecisionMade is the body of decision.
+type DecisionMade struct {
+	Choice string `json:"choice"`
+	Reason string `json:"reason"`
+	By     string `json:"by"`
+	UID    int    `json:"uid"`
+}
+
+// Handled is the body of failure-handled.
+type Handled struct {
+	By string `json:"by"` // continue, rescue, max-failures
+}
+
+// RunPaused is the body of run-paused and run-interrupted.
+type RunPaused struct {
+	Reason string `json:"reason"`
+}
+
+// RollbackStarted is the body of rollback-started.
+type RollbackStarted struct {
+	Reason string `json:"reason"`
+}
+
+// RollbackFinished is the body of rollback-finished.
+type RollbackFinished struct {
+	Complete bool   `json:"complete"`
+	Stopped  string `json:"stopped,omitempty"` // why it ended early
+}
+
+// UndoStarted is the body of undo-started.
+type UndoStarted struct {
+	Kind string `json:"kind,omitempty"`
+	Undo string `json:"undo,omitempty"` // in words
+	Why  string `json:"why"`            // rollback, restore
+}
+
+// UndoFinished is the body of undo-finished.
+type UndoFinished struct {
+	Status string     `json:"status"` // undone, untouched, refused, failed
+	Error  *ErrorBody `json:"error,omitempty"`
+}
+
+// RunFinished is the body of run-finished, the last record of each process.
+type RunFinished struct {
+	Status   Status         `json:"status"`
+	Error    *ErrorBody     `json:"error,omitempty"` // of the record's step, which ended the run
+	Hint     string         `json:"hint,omitempty"`
+	Outputs  map[string]any `json:"outputs,omitempty"`
+	Duration string         `json:"duration,omitempty"`
+}
+
+func seconds(d time.Duration) string { return d.Round(time.Millisecond).String() }

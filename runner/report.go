@@ -1,0 +1,555 @@
+package runner
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"runbook/runner/journal"
+)
+
+// Report is what people see of a run: a projection of its records and of nothing else,
+// so that a run under way, one that is over and one that crashed are told alike. Add the
+// records in order; the terminal, `runs show` and `runs list` read the fields. Its JSON
+// is the answer of `runs show --output json`.
+type Report struct {
+	Run       string         `json:"run"`
+	Name      string         `json:"name"`
+	Plan      string         `json:"plan"` // digest
+	Git       string         `json:"git,omitempty"`
+	Operator  string         `json:"operator"`
+	Host      string         `json:"host"`
+	PID       int            `json:"pid"`
+	Version   string         `json:"version"`
+	Dir       string         `json:"dir"`
+	Sandbox   string         `json:"sandbox,omitempty"`
+	DryRun    bool           `json:"dry_run,omitempty"`
+	Inputs    map[string]any `json:"inputs,omitempty"`
+	Started   time.Time      `json:"started"`
+	Last      time.Time      `json:"last"`               // time of the newest record
+	Processes int            `json:"processes"`          // 1, and one more for each resume
+	Status    Status         `json:"status"`             // of the last process; empty: it has not ended
+	Finished  *time.Time     `json:"finished,omitempty"` // when the last process ended
+	Step      string         `json:"step,omitempty"`     // what ended it
+	Error     *ErrorBody     `json:"error,omitempty"`
+	Hint      string         `json:"hint,omitempty"`
+	Outputs   map[string]any `json:"outputs,omitempty"`
+	Reason    string         `json:"reason,omitempty"` // why it was paused or interrupted
+	Records   int            `json:"records"`
+	Steps     []*ReportStep  `json:"steps"` // in the order in which they started
+	Gates     []*ReportGate  `json:"gates,omitempty"`
+
+	byPath map[string]*ReportStep
+}
+
+// ReportStep is one step as far as the records tell.
+type ReportStep struct {
+	Path      string          `json:"path"`
+	Kind      string          `json:"kind,omitempty"` // empty: a group or loop
+	Effect    string          `json:"effect,omitempty"`
+	Target    string          `json:"target,omitempty"`
+	Addr      string          `json:"addr,omitempty"`
+	Status    string          `json:"status"` // running, ok, changed, skipped, failed, in-doubt; would-change, unknown in a dry run
+	Attempts  int             `json:"attempts,omitempty"`
+	Started   *time.Time      `json:"started,omitempty"`
+	Duration  string          `json:"duration,omitempty"`
+	Commands  []string        `json:"commands,omitempty"`
+	Waiting   string          `json:"waiting,omitempty"` // what a wait waits for
+	Observed  *StepObserved   `json:"observed,omitempty"`
+	Outputs   json.RawMessage `json:"outputs,omitempty"`
+	Error     *ErrorBody      `json:"error,omitempty"`
+	Reason    string          `json:"reason,omitempty"`
+	Recovered bool            `json:"recovered,omitempty"`
+	Handled   string          `json:"handled,omitempty"` // continue, rescue, max-failures: its failure did not end the run
+	Undo      string          `json:"undo,omitempty"`    // undoing, undone, untouched, refused, failed
+	Decision  string          `json:"decision,omitempty"`
+	Warnings  []string        `json:"warnings,omitempty"`
+}
+
+// ReportGate is a question, and its answer where there is one.
+type ReportGate struct {
+	Step     string    `json:"step"`
+	Message  string    `json:"message"`
+	Opened   time.Time `json:"opened"`
+	Decided  bool      `json:"decided"`
+	Approved bool      `json:"approved"`
+	By       string    `json:"by,omitempty"`
+	How      string    `json:"how,omitempty"`
+	Reason   string    `json:"reason,omitempty"`
+}
+
+// The words of ReportStep.Status that are no status of step-finished.
+const (
+	StepRunning = "running"
+	StepInDoubt = "in-doubt"
+)
+
+// NewReport makes an empty report.
+func NewReport() *Report { return &Report{Steps: []*ReportStep{}, byPath: map[string]*ReportStep{}} }
+
+// ReadReport makes the report of a journal. live tells that its run's lock is held: then a
+// step that has not finished is running; otherwise nobody knows what became of it.
+func ReadReport(records []journal.Record, live bool) (*Report, error) {
+	r := NewReport()
+	for _, rec := range records {
+		if err := r.Add(rec); err != nil {
+			return nil, err
+		}
+	}
+	if !live {
+		r.settle()
+	}
+	return r, nil
+}
+
+// settle marks what a process that is gone left open.
+func (r *Report) settle() {
+	for _, s := range r.Steps {
+		if s.Status == StepRunning && s.Kind != "" {
+			if s.Effect == "read" {
+				s.Status = "stopped"
+				continue
+			}
+			s.Status = StepInDoubt
+		} else if s.Status == StepRunning {
+			s.Status = "unfinished"
+		}
+	}
+}
+
+// Over tells that the run has ended for good: nothing can be resumed.
+func (r *Report) Over() bool {
+	switch r.Status {
+	case Succeeded, RolledBack, Aborted:
+		return true
+	}
+	return false
+}
+
+// Add takes the next record. A type that it does not know is passed over, because an older
+// binary reads what a newer one wrote in the same format.
+func (r *Report) Add(rec journal.Record) error {
+	r.Records++
+	r.Last = rec.Time
+	switch rec.Type {
+	case recRunStarted, recRunResumed:
+		var b RunStarted
+		if err := rec.Decode(&b); err != nil {
+			return err
+		}
+		if r.Processes == 0 {
+			r.Run, r.Name, r.Plan, r.Git, r.Inputs, r.Started = b.Run, b.Name, b.Plan, b.Git, b.Inputs, rec.Time
+			r.Sandbox, r.DryRun = b.Sandbox, b.DryRun
+		} else {
+			r.settle()
+		}
+		r.Operator, r.Host, r.PID, r.Version, r.Dir = b.Operator, b.Host, b.PID, b.Version, b.Dir
+		r.Processes++
+		r.Status, r.Finished, r.Step, r.Error, r.Hint, r.Reason = "", nil, "", nil, "", ""
+	case recStepStarted:
+		var b StepStarted
+		if err := rec.Decode(&b); err != nil {
+			return err
+		}
+		s := r.step(rec.Step)
+		if s.Started == nil {
+			t := rec.Time
+			s.Started = &t
+		}
+		s.Status, s.Attempts, s.Error, s.Observed = StepRunning, max(b.Attempt, s.Attempts), nil, nil
+		s.Kind, s.Effect, s.Target, s.Addr, s.Waiting = b.Kind, b.Effect, b.Target, b.Addr, b.Waiting
+		s.Commands = b.Commands
+	case recStepObserved:
+		var b StepObserved
+		if err := rec.Decode(&b); err != nil {
+			return err
+		}
+		r.step(rec.Step).Observed = &b
+	case recStepRetrying:
+		var b StepRetrying
+		if err := rec.Decode(&b); err != nil {
+			return err
+		}
+		s := r.step(rec.Step)
+		s.Error, s.Attempts = b.Error, max(b.Attempt, s.Attempts)
+	case recStepFinished:
+		var b StepFinished
+		if err := rec.Decode(&b); err != nil {
+			return err
+		}
+		s := r.step(rec.Step)
+		s.Status, s.Duration, s.Error, s.Reason, s.Recovered, s.Outputs, s.Warnings = b.Status, b.Duration, b.Error, b.Reason, b.Recovered, b.Outputs, b.Warnings
+		if b.Attempts > 0 {
+			s.Attempts = b.Attempts
+		}
+		if len(b.Commands) > 0 {
+			s.Commands = b.Commands
+		}
+	case recFailureHandled:
+		var b Handled
+		if err := rec.Decode(&b); err != nil {
+			return err
+		}
+		r.step(rec.Step).Handled = b.By
+	case recGateOpened:
+		var b GateOpened
+		if err := rec.Decode(&b); err != nil {
+			return err
+		}
+		r.Gates = append(r.Gates, &ReportGate{Step: rec.Step, Message: b.Message, Opened: rec.Time})
+	case recGateDecided:
+		var b GateDecided
+		if err := rec.Decode(&b); err != nil {
+			return err
+		}
+		for _, g := range slices.Backward(r.Gates) {
+			if g.Step == rec.Step {
+				g.Decided, g.Approved, g.By, g.How, g.Reason = true, b.Approved, b.By, b.How, b.Reason
+				break
+			}
+		}
+	case recRunPaused, recRunInterrupted:
+		var b RunPaused
+		if err := rec.Decode(&b); err != nil {
+			return err
+		}
+		r.Reason = b.Reason
+	case recDecision:
+		var b DecisionMade
+		if err := rec.Decode(&b); err != nil {
+			return err
+		}
+		r.step(rec.Step).Decision = b.Choice
+	case recUndoStarted:
+		r.step(rec.Step).Undo = "undoing"
+	case recUndoFinished:
+		var b UndoFinished
+		if err := rec.Decode(&b); err != nil {
+			return err
+		}
+		s := r.step(rec.Step)
+		s.Undo = b.Status
+		if b.Error != nil {
+			s.Error = b.Error
+		}
+	case recRunFinished:
+		var b RunFinished
+		if err := rec.Decode(&b); err != nil {
+			return err
+		}
+		t := rec.Time
+		r.Status, r.Finished, r.Step, r.Error, r.Hint, r.Outputs = b.Status, &t, rec.Step, b.Error, b.Hint, b.Outputs
+		r.settle()
+	}
+	return nil
+}
+
+func (r *Report) step(path string) *ReportStep {
+	s := r.byPath[path]
+	if s == nil {
+		s = &ReportStep{Path: path, Status: StepRunning}
+		r.byPath[path] = s
+		r.Steps = append(r.Steps, s)
+	}
+	return s
+}
+
+// Find gives a step by its path; nil where no record names it.
+func (r *Report) Find(path string) *ReportStep { return r.byPath[path] }
+
+// Running are the steps under way that do something themselves, in the order in which they started.
+func (r *Report) Running() []*ReportStep {
+	var list []*ReportStep
+	for _, s := range r.Steps {
+		if s.Kind != "" && (s.Status == StepRunning || s.Undo == "undoing") {
+			list = append(list, s)
+		}
+	}
+	return list
+}
+
+// Counts are how many single steps have each status.
+func (r *Report) Counts() map[string]int {
+	counts := map[string]int{}
+	for _, s := range r.Steps {
+		if s.Kind != "" || s.Status == statusSkipped {
+			counts[s.Status]++
+		}
+	}
+	return counts
+}
+
+// CountText is Counts in words: 3 changed, 2 ok, 1 failed.
+func (r *Report) CountText() string {
+	counts := r.Counts()
+	var parts []string
+	for _, status := range []string{statusChanged, statusWouldChange, statusOK, statusSkipped, statusUnknown, statusFailed, StepInDoubt, "stopped", StepRunning} {
+		if counts[status] > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", counts[status], status))
+		}
+	}
+	if len(parts) == 0 {
+		return "no steps"
+	}
+	return strings.Join(parts, ", ")
+}
+
+// WayOn is what an operator can do now; empty where nothing is left to do.
+func (r *Report) WayOn(live bool) string {
+	switch {
+	case live, r.DryRun, r.Over():
+		return ""
+	case r.Sandbox != "":
+		return "" // its world is gone with its process
+	}
+	if r.Hint != "" && strings.Contains(r.Hint, "runner ") {
+		return ""
+	}
+	return "runner resume " + r.Run
+}
+
+// Tone is how a line of a report is meant: for colours.
+type Tone int
+
+// The tones of a Line.
+const (
+	Plain Tone = iota
+	Good
+	Change
+	Faint
+	Caution
+	Bad
+)
+
+// Line is one line for people.
+type Line struct {
+	Tone Tone
+	Text string
+}
+
+// Describe says in one line, or a few, what a record tells a person who follows the run.
+// r is the report up to and with it. A record that tells nobody anything gives no line.
+func (r *Report) Describe(rec journal.Record) []Line {
+	one := func(t Tone, format string, a ...any) []Line { return []Line{{t, fmt.Sprintf(format, a...)}} }
+	s := r.byPath[rec.Step]
+	switch rec.Type {
+	case recRunStarted:
+		words := "run " + r.Run + " of " + r.Name
+		if r.DryRun {
+			words = "dry run of " + r.Name
+		}
+		if r.Sandbox != "" {
+			words += " in a sandbox"
+		}
+		return one(Plain, "%s, by %s, plan %.12s", words, r.Operator, r.Plan)
+	case recRunResumed:
+		var b RunStarted
+		lines := one(Plain, "run %s of %s goes on, by %s", r.Run, r.Name, r.Operator)
+		if rec.Decode(&b) == nil && b.Torn != "" {
+			lines = append(lines, Line{Caution, "the journal's last line was torn by a crash and has been cut off: " + b.Torn})
+		}
+		return lines
+	case recStepStarted:
+		if s == nil || s.Waiting == "" {
+			return nil
+		}
+		return one(Faint, "%s: waits until %s", s.Path, s.Waiting)
+	case recStepObserved:
+		if s == nil || s.Observed == nil {
+			return nil
+		}
+		return one(Faint, "%s: %s", s.Path, s.Observed.Words())
+	case recStepRetrying:
+		var b StepRetrying
+		if rec.Decode(&b) != nil || b.Error == nil {
+			return nil
+		}
+		return one(Caution, "%s: attempt %d failed: %s; again in %s", rec.Step, b.Attempt, b.Error.Message, b.Delay)
+	case recStepFinished:
+		return r.finished(s)
+	case recFailureHandled:
+		var b Handled
+		if rec.Decode(&b) != nil {
+			return nil
+		}
+		return one(Caution, "%s: the run goes on (%s)", rec.Step, b.By)
+	case recGateOpened:
+		var b GateOpened
+		if rec.Decode(&b) != nil {
+			return nil
+		}
+		return one(Caution, "%s: asks: %s", rec.Step, b.Message)
+	case recGateDecided:
+		var b GateDecided
+		if rec.Decode(&b) != nil {
+			return nil
+		}
+		word, tone := "approved", Good
+		if !b.Approved {
+			word, tone = "refused", Bad
+		}
+		reason := ""
+		if b.Reason != "" {
+			reason = ": " + b.Reason
+		}
+		return one(tone, "%s: %s by %s (%s)%s", rec.Step, word, b.By, b.How, reason)
+	case recRunPaused:
+		return one(Caution, "paused: %s", r.Reason)
+	case recRunInterrupted:
+		return one(Caution, "interrupted: %s", r.Reason)
+	case recDecision:
+		var b DecisionMade
+		if rec.Decode(&b) != nil {
+			return nil
+		}
+		return one(Caution, "%s: decided %s by %s: %s", rec.Step, b.Choice, b.By, b.Reason)
+	case recRollbackStarted:
+		var b RollbackStarted
+		if rec.Decode(&b) != nil {
+			return nil
+		}
+		what := "rolls back"
+		if rec.Step != "" {
+			what = rec.Step + ": rolls back"
+		}
+		return one(Caution, "%s: %s", what, b.Reason)
+	case recRollbackFinished:
+		var b RollbackFinished
+		if rec.Decode(&b) != nil {
+			return nil
+		}
+		if b.Complete {
+			return one(Good, "rolled back")
+		}
+		return one(Bad, "the rollback ended early: %s", b.Stopped)
+	case recUndoFinished:
+		var b UndoFinished
+		if rec.Decode(&b) != nil {
+			return nil
+		}
+		if b.Error != nil {
+			return one(Bad, "%s: undo %s: %s", rec.Step, b.Status, b.Error.Message)
+		}
+		return one(Change, "%s: %s", rec.Step, b.Status)
+	}
+	return nil
+}
+
+// finished is the line of a step that has ended.
+func (r *Report) finished(s *ReportStep) []Line {
+	if s == nil {
+		return nil
+	}
+	words := s.Path + ": " + s.Status
+	tone := Good
+	switch s.Status {
+	case statusChanged, statusWouldChange:
+		tone = Change
+	case statusSkipped:
+		tone = Faint
+	case statusUnknown:
+		tone = Caution
+	case statusFailed:
+		tone = Bad
+	}
+	if s.Recovered {
+		words += " (recovered: its effect was found done)"
+	}
+	if s.Attempts > 1 {
+		words += fmt.Sprintf(" after %d attempts", s.Attempts)
+	}
+	if d, err := time.ParseDuration(s.Duration); err == nil && d >= 100*time.Millisecond && !r.DryRun {
+		words += " in " + shortDuration(d.Round(10*time.Millisecond))
+	}
+	if s.Reason != "" {
+		words += ": " + s.Reason
+	}
+	if s.Error != nil {
+		words += ": " + s.Error.Message
+	}
+	lines := []Line{{tone, words}}
+	if s.Error != nil && s.Error.Hint != "" {
+		lines = append(lines, Line{Plain, "  help: " + s.Error.Hint})
+	}
+	for _, w := range s.Warnings {
+		lines = append(lines, Line{Caution, "  warning: " + w})
+	}
+	if r.DryRun && s.Status == statusWouldChange {
+		for _, c := range s.Commands {
+			lines = append(lines, Line{Plain, "  would send: " + c})
+		}
+	}
+	return lines
+}
+
+// Words is an observation in one line.
+func (o *StepObserved) Words() string {
+	var parts []string
+	for _, name := range sortedNames(o.Values) {
+		parts = append(parts, name+" = "+jsonText(o.Values[name]))
+	}
+	words := strings.Join(parts, ", ")
+	if o.Error != nil {
+		words = strings.TrimPrefix(words+"; "+o.Error.Message, "; ")
+	}
+	if words == "" {
+		words = "not yet"
+		if o.Holds {
+			words = "holds"
+		}
+	}
+	if o.Held != "" {
+		words += ", held for " + o.Held
+	}
+	if o.Left != "" {
+		words += ", about " + o.Left + " left"
+	}
+	return words
+}
+
+// Summary says how the run, or this process of it, ended.
+func (r *Report) Summary(live bool) []Line {
+	took := r.Last.Sub(r.Started).Round(10 * time.Millisecond)
+	what := "run " + r.Run
+	if r.DryRun {
+		what = "dry run"
+	}
+	var lines []Line
+	add := func(t Tone, format string, a ...any) { lines = append(lines, Line{t, fmt.Sprintf(format, a...)}) }
+	switch {
+	case r.Status == "" && live:
+		add(Plain, "%s is running: %s", what, r.CountText())
+	case r.Status == "":
+		add(Bad, "%s stopped without an end, as after a crash: %s", what, r.CountText())
+	case r.Status == Succeeded:
+		add(Good, "%s %s in %s: %s", what, r.Status, shortDuration(took), r.CountText())
+	case r.Status == Paused || r.Status == Interrupted:
+		add(Caution, "%s is %s: %s", what, r.Status, r.CountText())
+	case r.Status == InDoubt:
+		add(Bad, "%s is in doubt: %s", what, r.CountText())
+	default:
+		add(Bad, "%s %s: %s", what, r.Status, r.CountText())
+	}
+	if r.Error != nil {
+		at := ""
+		if r.Step != "" && !strings.HasPrefix(r.Error.Message, r.Step) {
+			at = r.Step + ": "
+		}
+		add(Bad, "%s%s", at, r.Error.Message)
+	} else if r.Reason != "" && r.Status != Succeeded {
+		add(Caution, "%s", r.Reason)
+	}
+	hint := r.Hint
+	if hint == "" && r.Error != nil {
+		hint = r.Error.Hint
+	}
+	if hint != "" {
+		add(Plain, "help: %s", hint)
+	}
+	if way := r.WayOn(live); way != "" && !strings.Contains(hint, "runner resume") {
+		add(Plain, "to go on: %s", way)
+	}
+	return lines
+}

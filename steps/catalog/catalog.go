@@ -1,0 +1,47 @@
+// Package catalog lists every step kind and every kind of target of this binary.
+//
+// The one list is made here from the lists of the packages, one a system. Everything that
+// enumerates kinds (lint, plan, the JSON Schema, reference pages, completion) reads it.
+package catalog
+
+import (
+	"slices"
+	"strings"
+
+	"runbook/schema"
+	"runbook/steps"
+	"runbook/steps/core"
+	"runbook/steps/host"
+	"runbook/steps/redis"
+)
+
+// Kinds lists the step kinds, by name.
+func Kinds() []*steps.Definition {
+	kinds := slices.Concat(core.Kinds(), host.Kinds(), redis.Kinds())
+	slices.SortFunc(kinds, func(a, b *steps.Definition) int { return strings.Compare(a.Name, b.Name) })
+	return kinds
+}
+
+// Targets lists the kinds of targets, by name.
+func Targets() []*steps.TargetDefinition {
+	targets := []*steps.TargetDefinition{host.Target().Define(), redis.Target().Define()}
+	slices.SortFunc(targets, func(a, b *steps.TargetDefinition) int { return strings.Compare(a.Name, b.Name) })
+	return targets
+}
+
+// Schema is the JSON Schema of a runbook that uses these kinds; the file
+// schema/runbook.schema.json holds it for editors.
+func Schema() []byte {
+	var kinds, targets []schema.Kind
+	for _, k := range Kinds() {
+		described := schema.Kind{Name: k.Name, Doc: k.Doc, Effect: k.Effect.String(), In: k.In, Out: k.Out, Example: k.Example}
+		if len(k.On) > 0 {
+			described.Target = k.On[0]
+		}
+		kinds = append(kinds, described)
+	}
+	for _, t := range Targets() {
+		targets = append(targets, schema.Kind{Name: t.Name, Doc: t.Doc, In: t.Config, Example: t.Example})
+	}
+	return schema.JSONSchema(kinds, targets)
+}
