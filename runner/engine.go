@@ -59,8 +59,9 @@ type run struct {
 
 	gates sync.Mutex // one question at a time
 	backgrounds
-	seq int64 // of a dry run's records
-	mu  sync.Mutex
+	foreigners map[string]*boundTarget // targets that no runbook declares, by name
+	seq        int64                   // of a dry run's records
+	mu         sync.Mutex
 }
 
 // halt ends a list of steps. A plain failure has end Failed and may be caught; any

@@ -21,7 +21,7 @@ type GivenInputs struct {
 	// Inventory is an inventory file, whose inputs count. Zero: the one among the program's sources.
 	Inventory FileText
 	// World has the inputs that a sandbox's world file gives; over the defaults alone.
-	World     schema.Map[schema.Value]
+	World     map[string]any
 	WorldPath string
 }
 
@@ -56,6 +56,7 @@ type givenValue struct {
 	origin string
 	text   string       // -i: read by the declared type
 	value  schema.Value // from a file
+	plain  any          // from a sandbox's world: plain data
 	path   string
 	span   schema.Span
 	isText bool
@@ -68,8 +69,8 @@ type givenValue struct {
 // that cannot be had.
 func (p *Program) BindInputs(given GivenInputs) (*Inputs, []schema.Finding, error) {
 	b := inputBinder{program: p, unit: p.Root, given: map[string]givenValue{}}
-	if len(given.World) > 0 {
-		b.file("sandbox", given.WorldPath, given.World)
+	for _, name := range sortedNames(given.World) {
+		b.add(name, givenValue{origin: "sandbox", plain: given.World[name], path: given.WorldPath}, schema.Span{})
 	}
 	if given.Inventory.Text == nil {
 		for _, s := range p.Sources {
@@ -250,6 +251,9 @@ func (u *Unit) bindCall(values map[string]any) (map[string]any, error) {
 // read gives a value from outside the form that expressions see.
 func (in *Input) read(v givenValue) (any, error) {
 	if !v.isText {
+		if v.origin == "sandbox" {
+			return in.Normalise(expression.Value(v.plain))
+		}
 		return in.Normalise(v.value.Plain())
 	}
 	switch in.Kind {

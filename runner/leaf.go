@@ -732,7 +732,7 @@ func (a *act) Target(name string) (steps.Target, error) {
 func (a *act) bound(name string) (*boundTarget, error) {
 	if name == "" || a.target != nil && name == a.target.Name {
 		if a.target == nil {
-			return nil, fmt.Errorf("step %s has no target", a.path)
+			return nil, fmt.Errorf("step %s: %w", a.path, steps.ErrNoTarget)
 		}
 		return a.target, nil
 	}
@@ -749,9 +749,34 @@ func (a *act) Connect(ctx context.Context, t steps.Target, access steps.Access) 
 	}
 	b, err := a.bound(t.Name)
 	if err != nil {
-		return nil, err
+		if b, err = a.x.foreign(t); err != nil {
+			return nil, err
+		}
 	}
 	return a.x.pool.get(ctx, b, access)
+}
+
+// foreign is a target that no runbook declares: the runner's own machine.
+func (x *run) foreign(t steps.Target) (*boundTarget, error) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if b := x.foreigners[t.Name]; b != nil {
+		return b, nil
+	}
+	def := x.prog.Catalog.Targets[t.Kind]
+	if def == nil {
+		return nil, fmt.Errorf("target %s: there is no target kind %s", t.Name, t.Kind)
+	}
+	cfg := reflect.New(def.Config)
+	if err := schema.Bind(t.Config, cfg.Interface()); err != nil {
+		return nil, fmt.Errorf("target %s: %w", t.Name, err)
+	}
+	b := &boundTarget{Target: t, def: def, cfg: cfg.Interface(), addr: def.Addr(cfg.Elem().Addr().Interface())}
+	if x.foreigners == nil {
+		x.foreigners = map[string]*boundTarget{}
+	}
+	x.foreigners[t.Name] = b
+	return b, nil
 }
 
 // Now is the run's time.

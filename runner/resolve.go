@@ -32,7 +32,7 @@ func Load(path string, o LoadOptions) (*Program, []schema.Finding) {
 	if o.ReadFile == nil {
 		o.ReadFile = os.ReadFile
 	}
-	l := &loader{o: o, catalog: o.Catalog, units: map[string]*Unit{}, outputs: map[reflect.Type]map[string]*expression.Type{}, keys: map[reflect.Type][]field{}}
+	l := &loader{o: o, catalog: o.Catalog, units: map[string]*Unit{}, outputs: map[reflect.Type]map[string]*expression.Type{}, keys: map[reflect.Type][]field{}, programs: map[compiled]*expression.Program{}}
 	text, err := o.ReadFile(path)
 	if err != nil {
 		return nil, []schema.Finding{{Path: path, Line: 1, Column: 1, EndLine: 1, EndColumn: 1, Severity: schema.Error, Rule: "file", Message: reason(err)}}
@@ -77,8 +77,9 @@ type loader struct {
 	notYet   []schema.Finding
 	sources  []Source
 
-	outputs map[reflect.Type]map[string]*expression.Type
-	keys    map[reflect.Type][]field
+	outputs  map[reflect.Type]map[string]*expression.Type
+	keys     map[reflect.Type][]field
+	programs map[compiled]*expression.Program
 }
 
 // resolver binds one file.
@@ -93,10 +94,10 @@ type resolver struct {
 	inputs  map[string]*Input
 	targets map[string]*Target
 	secrets *expression.Type
-	base    map[string]*expression.Type // what every expression sees by now
-	plain   *expression.Scope           // of base alone
-	used    map[string]bool             // inputs that something reads
-	sorted  []string                    // ids
+	base    map[string]*expression.Type   // what every expression sees by now
+	shared  map[uintptr]*expression.Scope // of base and the outputs of one kind
+	used    map[string]bool               // inputs that something reads
+	sorted  []string                      // ids
 }
 
 func (l *loader) unit(path string, text []byte, role string) *Unit {
@@ -120,7 +121,7 @@ func (l *loader) unit(path string, text []byte, role string) *Unit {
 // reads gives what every expression sees under a name from now on.
 func (r *resolver) see(name string, t *expression.Type) {
 	r.base[name] = t
-	r.plain = nil
+	r.shared = nil
 }
 
 // resolve binds a file from its top to its end: what stands above may be named below.

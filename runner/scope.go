@@ -2,6 +2,7 @@ package runner
 
 import (
 	"maps"
+	"reflect"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -88,15 +89,16 @@ func (r *resolver) scope(p place, source string, readings []reading, nulls bool)
 		return &expression.Scope{Vars: p.extra}
 	}
 	names := p.names()
-	if len(readings) == 0 && p.own == nil && p.extra == nil && names == nil && !strings.Contains(source, "secrets") {
-		if r.plain == nil {
-			r.plain = &expression.Scope{Vars: maps.Clone(r.base)}
+	secrets := strings.Contains(source, "secrets")
+	shared := len(readings) == 0 && p.extra == nil && names == nil && !secrets
+	if shared {
+		if s := r.shared[addressOf(p.own)]; s != nil {
+			return s
 		}
-		return r.plain
 	}
 	vars := make(map[string]*expression.Type, len(r.base)+len(names)+len(p.own)+len(p.extra)+1)
 	maps.Copy(vars, r.base)
-	if strings.Contains(source, "secrets") {
+	if secrets {
 		vars["secrets"] = r.secrets
 	}
 	maps.Copy(vars, names)
@@ -109,7 +111,26 @@ func (r *resolver) scope(p place, source string, readings []reading, nulls bool)
 		}
 		vars["steps"] = object(steps)
 	}
-	return &expression.Scope{Vars: vars}
+	s := &expression.Scope{Vars: vars}
+	if shared {
+		if r.shared == nil {
+			r.shared = map[uintptr]*expression.Scope{}
+		}
+		r.shared[addressOf(p.own)] = s
+	}
+	return s
+}
+
+// addressOf tells sets of outputs apart: all steps of a kind share one.
+func addressOf(own map[string]*expression.Type) uintptr { return reflect.ValueOf(own).Pointer() }
+
+// compiled is an expression under what its meaning depends on. Long runbooks say the same
+// of many steps, and a program says nothing of the place it stands in.
+type compiled struct {
+	source string
+	scope  *expression.Scope
+	want   *expression.Type
+	mode   expression.Mode
 }
 
 func (read *reading) typ(nulls bool) *expression.Type {
@@ -180,8 +201,18 @@ func (r *resolver) compile(e *schema.Expr, p place, want *expression.Type, mode 
 		return nil // reported where it was read
 	}
 	readings := r.readings(p, e.Source)
-	program, failed := expression.Compile(e.Source, r.scope(p, e.Source, readings, true), want, mode)
+	key := compiled{e.Source, r.scope(p, e.Source, readings, true), want, mode}
+	if program := r.programs[key]; program != nil {
+		if !r.check(e, p, program, readings) {
+			return nil
+		}
+		return program
+	}
+	program, failed := expression.Compile(e.Source, key.scope, want, mode)
 	if failed == nil {
+		if r.shared[addressOf(p.own)] == key.scope {
+			r.programs[key] = program
+		}
 		if !r.check(e, p, program, readings) {
 			return nil
 		}

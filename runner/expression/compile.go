@@ -176,12 +176,7 @@ func (c *compiler) condition(n ast.Node, x context, by string) term {
 
 // judge gives a condition its answer to null, unless it is one that has given it already.
 func (c *compiler) judge(t term, x context) term {
-	switch n := t.node.(type) {
-	case *ast.BinaryNode:
-		if n.Operator != "??" {
-			return t
-		}
-	case *ast.UnaryNode:
+	if t.typ == boolType && operation(t.node) {
 		return t
 	}
 	c.decide(t, x)
@@ -198,6 +193,17 @@ func (c *compiler) judge(t term, x context) term {
 	}
 	t.typ = boolType
 	return t
+}
+
+// operation says whether a condition is made by an operator, which is never null.
+func operation(n ast.Node) bool {
+	switch n := n.(type) {
+	case *ast.BinaryNode:
+		return n.Operator != "??"
+	case *ast.UnaryNode:
+		return true
+	}
+	return false
 }
 
 // decide records a term that a failed check shows.

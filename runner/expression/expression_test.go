@@ -399,6 +399,8 @@ func TestEvalErrors(t *testing.T) {
 		{"anything + 1", "`+` does not take string and int", "anything + 1"},
 		{"anything < 1", "string cannot be compared with int", "anything < 1"},
 		{"anything.x", "anything is string and has no x", "anything.x"},
+		{"!(anything + anything)", "anything + anything must be true or false, but is string", "anything + anything"},
+		{"-anything and true", "string has no negative", "-anything"},
 		{"!anything", "anything must be true or false, but is string", "anything"},
 		{"len(fromJSON('1'))", "", ""}, // found by Compile
 		{"all(anything, it)", "anything must be a list", "anything"},

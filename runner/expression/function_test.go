@@ -108,6 +108,9 @@ func TestWavesModel(t *testing.T) {
 // TestLimits: nothing that fits in a source exhausts the machine; every one of these ends in an error, soon
 // and in little memory.
 func TestLimits(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds")
+	}
 	big := strings.Repeat("x", 1<<20)
 	env := testEnv()
 	env["addr"] = big
