@@ -2,7 +2,6 @@ package runner
 
 import (
 	"context"
-	"reflect"
 	"time"
 
 	"runbook/schema"
@@ -218,5 +217,3 @@ func fakeCatalog() *Catalog {
 		fakeTarget[redisConfig]("redis"), fakeTarget[redisConfig]("pika"), fakeTarget[codisConfig]("codis"), fakeTarget[zkConfig]("zookeeper"), fakeTarget[hostConfig]("host"),
 	})
 }
-
-var _ = reflect.TypeFor[int]

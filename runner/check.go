@@ -1,7 +1,6 @@
 package runner
 
 import (
-	"reflect"
 	"slices"
 	"strings"
 
@@ -47,9 +46,11 @@ func (r *resolver) settle(n *Node) {
 	}
 	n.Restore = s.Restore.Value == "end"
 	n.Recheck = s.Recheck.Value
+	if n.Kind != nil && n.Kind.Engine == steps.EngineGate && n.Confirm == nil {
+		n.Confirm = r.ownGate(n)
+	}
 	destroys := n.Shape == Leaf && n.Effect == steps.Destroy
 	n.PointOfNoReturn = s.PointOfNoReturn.Or(destroys && n.UndoMode == "auto" && n.Kind != nil && !n.Kind.HasUndo)
-	n.MayNotRun = s.When != nil || n.OnFailure == "continue" || len(n.Rescue) > 0 || n.Role == InRescue || n.Parent != nil && n.Parent.MayNotRun
 	if destroys && n.Confirm == nil && (s.Confirm == nil || !s.Confirm.Waived) && !n.covered() && n.Kind.Engine == steps.EngineNone {
 		n.Confirm = &Gate{Builtin: true, Approvals: 1, Each: "run"}
 	}
@@ -105,7 +106,7 @@ func (r *resolver) rules(n *Node) {
 		return
 	}
 	switch {
-	case n.Kind.AuthorKnows && !s.Effect.Set && n.Kind.EffectOf == nil || n.Kind.AuthorKnows && n.Kind.Name == "exec" && !s.Effect.Set:
+	case n.unsaid():
 		if s.WaitUntil == nil {
 			r.warn(s.Uses.Span, "no-effect", "effect: read", "nobody can tell what %s does: without effect it is taken for a write that must not be repeated", n.Kind.Name)
 		}
@@ -132,6 +133,9 @@ func (r *resolver) rules(n *Node) {
 		r.warn(s.Uses.Span, "finally-twice", suggestion, "finally runs once more where a run is resumed and ends again, and %s must not be repeated", n.Kind.Name)
 	}
 }
+
+// unsaid tells whether nobody, neither kind nor inputs nor author, says what a step does.
+func (n *Node) unsaid() bool { return n.Kind.Name == "exec" && !n.Step.Effect.Set }
 
 func (r *resolver) waitRules(n *Node) {
 	s := n.Step
@@ -166,7 +170,7 @@ func (r *resolver) waitRules(n *Node) {
 
 func (r *resolver) loopRules(n *Node) {
 	l := n.Loop
-	if l == nil || l.Over == nil || l.Key != nil || n.Step.Key != nil {
+	if l == nil || n.FanOut || l.Over == nil || l.Key != nil || n.Step.Key != nil {
 		return
 	}
 	over := l.Over.Type.Kind
@@ -197,7 +201,7 @@ func (r *resolver) undoRules(n *Node) {
 	case n.UndoMode == "none" && !s.Why.Set && changes:
 		r.warn(s.Undo.Span, "undo-none", "why: …", "say why there is nothing to put back")
 	case n.UndoMode != "auto" || !changes || n.Kind.HasUndo || n.Effect == steps.Destroy || n.Kind.Engine != steps.EngineNone:
-	case n.Kind.AuthorKnows && !s.Effect.Set && n.Kind.EffectOf == nil || n.Kind.Name == "exec" && !s.Effect.Set: // one finding: effect comes first
+	case n.unsaid(): // effect comes first
 	case n.Background || n.within(InFinally) || n.within(InUndo) || n.noWayBack():
 	default:
 		r.warn(s.Uses.Span, "no-undo", "undo: [steps], or undo: none with a why", "this changes something that nobody can put back: a rollback ends here")
@@ -443,33 +447,4 @@ func (r *resolver) checkUnit() {
 			r.warn(r.book.Inputs[i].Key.Span, "unused-input", "", "nothing reads the input %s", in.Name)
 		}
 	}
-}
-
-// httpDefaults adds the headers that every http step of the file sends.
-func (r *resolver) httpDefaults(n *Node, p place) {
-	d := r.book.Defaults
-	if d == nil || d.HTTP == nil || len(d.HTTP.Headers) == 0 || n.Kind.Name != "http" {
-		return
-	}
-	f := slices.IndexFunc(r.fields(n.Kind.In), func(f field) bool { return f.name == "headers" && f.typ.Kind() == reflect.Map })
-	if f < 0 {
-		return
-	}
-	headers := n.With.entry("headers")
-	if headers == nil {
-		headers = &Template{Map: []TemplateEntry{}, Type: anyMapType, At: n.Step.Span}
-		n.With.Map = append(n.With.Map, TemplateEntry{"headers", headers})
-	} else if headers.Map == nil {
-		return // made by one expression: it says all of them
-	}
-	headers.Constant, n.With.Constant = false, false
-	p = p.input(n.Kind, "headers")
-	for i := range d.HTTP.Headers {
-		name, text := d.HTTP.Headers[i].Key.Value, d.HTTP.Headers[i].Value
-		if !slices.ContainsFunc(headers.Map, func(e TemplateEntry) bool { return strings.EqualFold(e.Key, name) }) {
-			headers.Map = append(headers.Map, TemplateEntry{name, r.words(text, p)})
-		}
-	}
-	headers.seal()
-	n.With.seal()
 }

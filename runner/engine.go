@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"sync"
 	"time"
 
@@ -31,6 +32,7 @@ var (
 	errTimeout    = errors.New("the step's timeout is over")
 	errAttempt    = errors.New("the attempt's timeout is over")
 	errBackground = errors.New("the background step was stopped")
+	errSuspended  = errors.New("the run stopped; a resume starts the background step again")
 )
 
 // settleTime is how long attempts that are cancelled, and the probe that settles them, may take.
@@ -67,13 +69,15 @@ type run struct {
 // halt ends a list of steps. A plain failure has end Failed and may be caught; any
 // other end goes through to the process.
 type halt struct {
-	path     string
-	err      *steps.Error
-	end      Status
-	decided  string // what an on-failure on the way said: stop, rollback-run
-	passive  bool   // not a failure of its own: stopped because of another branch
-	rollback string // why an earlier process was rolling back when it died
+	path    string
+	err     *steps.Error
+	end     Status
+	decided string // what an on-failure on the way said: stop, rollback-run
+	passive bool   // not a failure of its own: cut by another branch, or by the timeout of a group around it
 }
+
+// own says that this is a failure, and the element's own: what rescue and on-failure are about.
+func (h *halt) own() bool { return h != nil && h.end == Failed && !h.passive }
 
 // worse says which of two branches' ends is the run's: what needs a person comes first.
 func worse(a, b *halt) *halt {
@@ -85,11 +89,11 @@ func worse(a, b *halt) *halt {
 			return 1
 		case h.end == Paused:
 			return 2
-		case h.end == Failed:
+		case h.end == Failed && h.decided != "rollback-run":
 			return 3
-		case h.end == InDoubt:
+		case h.end == Failed:
 			return 4
-		case h.end == Interrupted:
+		case h.end == InDoubt:
 			return 5
 		}
 		return 6
@@ -163,6 +167,9 @@ func (x *run) list(ctx context.Context, s *scope, nodes []*Node) *halt {
 // beside runs nodes at the same time. When one fails, the others finish what they are
 // doing, waits and reads end, and nothing new starts.
 func (x *run) beside(ctx context.Context, s *scope, nodes []*Node) *halt {
+	if x.dry != nil {
+		return x.list(ctx, s, nodes)
+	}
 	ctx, stop := branch(ctx)
 	defer stop(nil)
 	ends := make([]*halt, len(nodes))
@@ -201,28 +208,56 @@ func softOf(ctx context.Context) context.Context {
 
 // stopped is the halt of a branch in which nothing new may start; nil: go on.
 func stopped(ctx context.Context, path string) *halt {
-	for _, c := range []context.Context{ctx, softOf(ctx)} {
-		if c.Err() == nil {
-			continue
-		}
-		return haltFor(context.Cause(c), path)
+	if cause := over(ctx); cause != nil {
+		return haltFor(cause, path)
 	}
 	return nil
 }
 
-// haltFor is the halt that a cancelled context means.
+// over is the cause for which nothing new may start; nil: go on.
+func over(ctx context.Context) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if soft := softOf(ctx); soft.Err() != nil {
+		return context.Cause(soft)
+	}
+	return nil
+}
+
+// haltFor is the halt that a context which ended means. A timeout is the failure of the
+// element that has it, which makes it one; all that is cut inside of it has not failed.
 func haltFor(cause error, path string) *halt {
 	switch {
 	case errors.Is(cause, ErrInterrupted):
 		return &halt{path: path, end: Interrupted, err: &steps.Error{Kind: "interrupted", Err: ErrInterrupted}}
-	case errors.Is(cause, errSibling):
-		return &halt{path: path, end: Failed, passive: true, err: &steps.Error{Kind: "stopped", Err: errSibling}}
 	case errors.Is(cause, errTimeout), errors.Is(cause, errAttempt):
-		return failed(path, &steps.Error{Kind: "timeout", Err: cause})
-	case errors.Is(cause, errBackground):
+		return &halt{path: path, end: Failed, passive: true, err: &steps.Error{Kind: "timeout", Err: cause}}
+	case errors.Is(cause, errSibling), errors.Is(cause, errBackground), errors.Is(cause, errSuspended):
 		return &halt{path: path, end: Failed, passive: true, err: &steps.Error{Kind: "stopped", Err: cause}}
 	}
 	return &halt{path: path, end: Interrupted, err: &steps.Error{Kind: "interrupted", Err: cause}}
+}
+
+// baseKey finds the context that only a person ends.
+type baseKey struct{}
+
+// based gives the context of a run, which untimed goes back to.
+func based(ctx context.Context) context.Context { return context.WithValue(ctx, baseKey{}, ctx) }
+
+// untimed is ctx without the timeouts and the other branches around here: for what has
+// to be carried through when they have ended, a rollback or a finally, and for what
+// outlives the group it stands in. A person can still interrupt it.
+func untimed(ctx context.Context) (context.Context, context.CancelCauseFunc) {
+	base, ok := ctx.Value(baseKey{}).(context.Context)
+	if !ok {
+		base = ctx
+	}
+	free, end := context.WithCancelCause(context.WithoutCancel(ctx))
+	detach := context.AfterFunc(base, func() { end(context.Cause(base)) })
+	free = context.WithValue(free, softKey{}, free)
+	free = context.WithValue(free, limitKey{}, (*limit)(nil))
+	return free, func(cause error) { detach(); end(cause) }
 }
 
 // node runs one step as written, whatever its shape, and decides what its failure does.
@@ -235,37 +270,40 @@ func (x *run) node(ctx context.Context, s *scope, n *Node) *halt {
 		s.set(n.ID, nothing(n))
 		return nil
 	}
-	if n.Background {
-		return x.startBackground(ctx, s, n, path)
-	}
 	span := x.acts.open(ctx, n, path)
 	ctx = span.in(ctx)
-	if why, interrupted := x.past.rollback(path); interrupted {
+	if why, open := x.past.rollback(path); open && !rollsItselfBack(n) {
 		return x.finishRollback(ctx, s, n, path, span, why)
 	}
-	inside := ctx
-	if x.past.handled[path] != "" || x.past.rescuing(s.prefix, n) {
-		inside = context.WithValue(ctx, settledKey{}, true)
+	var h *halt
+	if failure := x.past.gaveUp(s.prefix, n, path); failure != nil {
+		if h = x.retrace(ctx, s, n, path); h == nil {
+			h = failed(path, failure)
+		}
+	} else {
+		h = x.body(ctx, s, n, path)
 	}
-	h := x.body(inside, s, n, path)
-	if h == nil || h.end != Failed || h.passive || h.rollback != "" {
+	if !h.own() {
 		return h
 	}
 	return x.onFailure(ctx, s, n, path, span, h)
 }
 
-// settledKey marks the walk through an element whose failure an earlier process has
-// dealt with: a failed step in it stays failed, it is not run again.
-type settledKey struct{}
+// rollsItselfBack says that a rollback of this path is that of the runbook it uses, which
+// call goes on with, and not the step's own.
+func rollsItselfBack(n *Node) bool {
+	return n.Shape == Call && n.Sub.OnFailure == "rollback" && n.OnFailure != "rollback" && n.OnFailure != "rollback-item"
+}
 
 // body is what a node does, its failure not yet decided.
 func (x *run) body(ctx context.Context, s *scope, n *Node, path string) *halt {
 	switch {
 	case n.Loop != nil || n.FanOut:
 		return x.loop(ctx, s, n, path)
-	default:
-		return x.once(ctx, s, n, path, true)
+	case n.Background:
+		return x.startBackground(ctx, s, n, path)
 	}
+	return x.once(ctx, s, n, path, true)
 }
 
 // once runs a node a single time: as itself, or as one item of its loop. gates tells
@@ -279,18 +317,19 @@ func (x *run) once(ctx context.Context, s *scope, n *Node, path string, gates bo
 
 // onFailure is what rescue and on-failure make of a failure.
 func (x *run) onFailure(ctx context.Context, s *scope, n *Node, path string, span *span, h *halt) *halt {
-	if by, ok := x.past.handled[path]; ok {
-		if by == "rescue" {
-			return x.rescue(ctx, s, n, h)
-		}
+	before := x.past.handledBy(path)
+	if before != "" && before != "rescue" {
 		return nil
 	}
-	if len(n.Rescue) > 0 {
+	if len(n.Rescue) > 0 && x.dry == nil {
 		rescued := x.rescue(ctx, s, n, h)
+		if rescued == nil && before != "" {
+			return nil
+		}
 		if rescued == nil {
 			return x.handled(path, "rescue")
 		}
-		if rescued.end != Failed || rescued.passive {
+		if !rescued.own() {
 			return rescued
 		}
 		rescued.err = &steps.Error{Kind: rescued.err.Kind, Hint: rescued.err.Hint,
@@ -308,7 +347,7 @@ func (x *run) onFailure(ctx context.Context, s *scope, n *Node, path string, spa
 	case "rollback-run":
 		h.decided = "rollback-run"
 	case "rollback":
-		return x.rollbackSpan(ctx, s, n, path, span, h)
+		return x.rollbackSpan(ctx, path, span, h)
 	}
 	return h
 }
@@ -342,54 +381,88 @@ func errorValue(e *steps.Error) map[string]any {
 	return map[string]any{"message": e.Error(), "kind": e.Kind, "temporary": e.Temporary}
 }
 
-// group runs a group or a sub-runbook.
+// group runs a group or a sub-runbook: attempts of what is in it and its expect, under retry.
 func (x *run) group(ctx context.Context, s *scope, n *Node, path string, gates bool) *halt {
 	began := x.clock.Now()
-	if replaying(ctx) && !x.past.started(path) {
-		return nil
-	}
 	if skipped, h := x.guard(ctx, s, n, path, gates); h != nil || skipped {
 		return h
 	}
-	limit, err := setting(x, s, n.Timeout, "timeout")
+	most, err := setting(x, s, n.Timeout, "timeout")
 	if err != nil {
-		return failed(path, steps.Classify(err))
+		return x.refused(s, n, path, steps.Classify(err))
 	}
-	if limit > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = x.clock.WithTimeout(ctx, limit, errTimeout)
-		defer cancel()
-		var end context.CancelCauseFunc
-		ctx, end = branch(ctx)
-		defer context.AfterFunc(ctx, func() { end(context.Cause(ctx)) })()
+	policy, err := x.retryPolicy(s, n, 1)
+	if err != nil {
+		return x.refused(s, n, path, steps.Classify(err))
 	}
-	if !x.past.started(path) {
-		if _, err := x.record(recStepStarted, path, &StepStarted{Attempt: 1}); err != nil {
+	outer := ctx
+	if most > 0 {
+		var done func()
+		ctx, done = x.limit(ctx, most)
+		defer done()
+	}
+	attempt := x.past.attempt(path)
+	result := map[string]any{}
+	for try := 1; ; try++ {
+		seq, err := x.beginGroup(n, path, attempt, try)
+		if err != nil {
 			return broken(path, err)
 		}
+		if n.UndoMode == "steps" || n.UndoMode == "none" || n.PointOfNoReturn {
+			x.acts.add(ctx, &entry{n: n, s: s, path: path, seq: seq})
+		}
+		clear(result)
+		h := x.inside(ctx, s, n, path, result)
+		if h == nil {
+			if failure := x.must(s, "expect", n.Expect, result); failure != nil {
+				h = failed(path, failure)
+			}
+		}
+		if h != nil && h.end == Failed && over(outer) == nil && ctx.Err() != nil && h.passive {
+			h = failed(path, &steps.Error{Kind: "timeout", Err: fmt.Errorf("%w (%s); it was at %s", errTimeout, most, h.path)})
+		}
+		if h != nil && !h.own() {
+			return h
+		}
+		if h == nil || h.decided != "" || ctx.Err() != nil || x.dry != nil || !x.again(s, policy, try, h.err, result) {
+			return x.groupFinished(ctx, s, n, path, attempt, result, began, h)
+		}
+		if err := x.retrying(ctx, path, policy, attempt, try, h.err); err != nil {
+			return x.interruptedRetry(err, path)
+		}
+		x.past.restart(path)
+		attempt++
 	}
-	if n.UndoMode == "steps" || n.UndoMode == "none" {
-		e := x.acts.add(ctx, &entry{n: n, s: s, path: path})
-		e.begin(x.acts.next(), nil, false)
+}
+
+// beginGroup journals that an attempt of a group begins, and gives its place in the order
+// of starting. One that an earlier process had begun goes on.
+func (x *run) beginGroup(n *Node, path string, attempt, try int) (int64, error) {
+	if was := x.past.live(path); try == 1 && was != nil && x.past.started(path) {
+		return was.seq, nil
 	}
-	from := x.acts.count()
-	result := map[string]any{}
-	h := x.inside(ctx, s, n, path, result)
-	if h != nil && (h.end != Failed || h.passive) {
-		return h
+	return x.record(recStepStarted, path, &StepStarted{Attempt: attempt})
+}
+
+// retrying journals that another attempt follows, and waits for its time.
+func (x *run) retrying(ctx context.Context, path string, p retryPolicy, attempt, try int, failure *steps.Error) error {
+	delay := p.delay(try)
+	if _, err := x.record(recStepRetrying, path, &StepRetrying{Attempt: attempt, Error: errorBody(failure), Delay: seconds(delay)}); err != nil {
+		return &deadJournal{err}
 	}
-	status := statusOK
-	if x.acts.changedSince(from) {
-		status = statusChanged
+	if err := x.settleDisk(ctx); err != nil {
+		return &deadJournal{err}
 	}
-	var failure *steps.Error
-	if h != nil {
-		status, failure = statusFailed, h.err
+	return x.pause(ctx, delay)
+}
+
+// interruptedRetry is the halt of what retrying gave.
+func (x *run) interruptedRetry(err error, path string) *halt {
+	var dead *deadJournal
+	if errors.As(err, &dead) {
+		return broken(path, dead.err)
 	}
-	if replaying(ctx) {
-		return h
-	}
-	return x.groupFinished(s, n, path, status, result, failure, began, h)
+	return haltFor(err, path)
 }
 
 // inside runs what a group or a sub-runbook holds; result gets a sub-runbook's outputs.
@@ -410,24 +483,27 @@ func (x *run) inside(ctx context.Context, s *scope, n *Node, path string, result
 	}
 	for pass := 1; ; pass++ {
 		start := x.clock.Now()
-		inner := newScope(s.frame, s, fmt.Sprintf("%s[%d]/", path, pass), nil)
+		inner := newScope(s.frame, s, passPrefix(path, pass), nil)
 		h := x.members(ctx, inner, n)
 		s.adopt(inner)
 		if h != nil {
 			return h
 		}
+		later := x.past.begun(passPrefix(path, pass+1), n.Children)
+		if x.past.finished(path) && !later {
+			return nil // a recheck in it may have changed what until says, but the group is over
+		}
 		ok, err := x.holds(s, n.Repeat.Until, nil)
 		if err != nil {
 			return failed(path, steps.Classify(fmt.Errorf("repeat until %s: %w", n.Repeat.Until.Expr.Source, err)))
 		}
-		if ok {
-			return nil
-		}
-		if most > 0 && pass >= most {
-			return failed(path, steps.Errorf("repeat", "after %d passes %s still does not hold (%s)", pass, n.Repeat.Until.Expr.Source, x.explain(s, n.Repeat.Until, nil)))
-		}
-		if x.past.started(fmt.Sprintf("%s[%d]", path, pass+1)) {
+		switch {
+		case later:
 			continue
+		case ok:
+			return nil
+		case most > 0 && pass >= most:
+			return failed(path, steps.Errorf("repeat", "after %d passes %s still does not hold (%s)", pass, n.Repeat.Until.Expr.Source, x.explain(s, n.Repeat.Until, nil)))
 		}
 		if err := x.settleDisk(ctx); err != nil {
 			return broken(path, err)
@@ -438,6 +514,9 @@ func (x *run) inside(ctx context.Context, s *scope, n *Node, path string, result
 	}
 }
 
+// passPrefix is the path of what stands in one pass of a group: verify[2]/.
+func passPrefix(path string, pass int) string { return fmt.Sprintf("%s[%d]/", path, pass) }
+
 func (x *run) members(ctx context.Context, s *scope, n *Node) *halt {
 	if n.Parallel {
 		return x.beside(ctx, s, n.Children)
@@ -445,32 +524,33 @@ func (x *run) members(ctx context.Context, s *scope, n *Node) *halt {
 	return x.list(ctx, s, n.Children)
 }
 
-// call runs a sub-runbook.
+// call runs a sub-runbook: its steps, its rollback where it says so, its finally.
 func (x *run) call(ctx context.Context, s *scope, n *Node, path string, result map[string]any) *halt {
-	given, err := x.eval(s, n.With)
-	if err != nil {
-		return failed(path, steps.Classify(fmt.Errorf("with: %w", err)))
-	}
-	values, _ := given.(map[string]any)
-	inputs, err := n.Sub.bindCall(values)
-	if err != nil {
-		return failed(path, steps.Classify(err))
-	}
-	fr, err := x.enter(s.frame, n.Sub, inputs, nil)
-	if err != nil {
-		return failed(path, steps.Classify(err))
-	}
-	inner := newScope(fr, nil, path+"/", nil)
-	h := x.list(ctx, inner, n.Sub.Steps)
-	if h != nil && h.end == Failed && !h.passive && h.decided == "" && n.Sub.OnFailure == "rollback" && !replaying(ctx) {
-		sp, _ := ctx.Value(spanKey{}).(*span)
-		h = x.rollbackSpan(ctx, s, n, path, sp, h)
-	}
-	if replaying(ctx) {
+	inner, h := x.callScope(s, n, path)
+	if h != nil {
 		return h
 	}
-	if h == nil || h.end == Failed && !h.passive {
-		if late := x.list(context.WithoutCancel(ctx), inner, n.Sub.Finally); late != nil && h == nil {
+	if why, open := x.past.rollback(path); open {
+		if h = x.retraceAll(ctx, inner, n.Sub.Steps); h == nil {
+			h = failed(path, &steps.Error{Kind: "failed", Err: text(why)})
+		}
+	} else {
+		h = x.list(ctx, inner, n.Sub.Steps)
+	}
+	if h.own() && h.decided == "" && n.Sub.OnFailure == "rollback" {
+		sp, _ := ctx.Value(spanKey{}).(*span)
+		h = x.rollbackSpan(ctx, path, sp, h)
+	}
+	if h == nil || h.own() {
+		if !x.past.finished(path) {
+			for _, f := range n.Sub.Finally {
+				x.past.restart(inner.prefix + f.ID)
+			}
+		}
+		free, done := untimed(ctx)
+		late := x.list(free, inner, n.Sub.Finally)
+		done(nil)
+		if late != nil && (h == nil || late.end != Failed) {
 			h = late
 		}
 	}
@@ -478,6 +558,10 @@ func (x *run) call(ctx context.Context, s *scope, n *Node, path string, result m
 		return h
 	}
 	for _, o := range n.Sub.Outputs {
+		if err := x.known(inner, nil, o.Expr.Refs); err != nil {
+			result[unknownKey] = path
+			break
+		}
 		v, err := o.Expr.Eval(x.env(inner, nil, o.Expr.Refs))
 		if err != nil {
 			return failed(path, steps.Classify(fmt.Errorf("outputs.%s: %w", o.Name, err)))
@@ -487,36 +571,57 @@ func (x *run) call(ctx context.Context, s *scope, n *Node, path string, result m
 	return nil
 }
 
+// callScope binds what a sub-runbook is given.
+func (x *run) callScope(s *scope, n *Node, path string) (*scope, *halt) {
+	given, err := x.eval(s, n.With)
+	if err != nil {
+		return nil, failed(path, x.masked(steps.Classify(fmt.Errorf("with: %w", err))))
+	}
+	values, _ := given.(map[string]any)
+	inputs, err := n.Sub.bindCall(values)
+	if err != nil {
+		return nil, failed(path, x.masked(steps.Classify(err)))
+	}
+	fr, err := x.enter(s.frame, n.Sub, inputs, nil)
+	if err != nil {
+		return nil, failed(path, x.masked(steps.Classify(err)))
+	}
+	return newScope(fr, nil, path+"/", nil), nil
+}
+
 // groupFinished keeps and journals how a group ended.
-func (x *run) groupFinished(s *scope, n *Node, path, status string, result map[string]any, failure *steps.Error, began time.Time, h *halt) *halt {
-	took := x.clock.Now().Sub(began)
+func (x *run) groupFinished(ctx context.Context, s *scope, n *Node, path string, attempt int, result map[string]any, began time.Time, h *halt) *halt {
 	if h == nil {
 		if err := x.outputs(s, n, result); err != nil {
-			failure = steps.Classify(err)
-			status, h = statusFailed, failed(path, failure)
+			h = failed(path, x.masked(steps.Classify(err)))
 		}
 	}
-	body := &StepFinished{Status: status, Duration: seconds(took), Attempts: 1, Error: errorBody(failure)}
+	body := &StepFinished{Status: x.acts.status(ctx, h), Duration: seconds(x.clock.Now().Sub(began)), Attempts: attempt}
+	if h != nil {
+		body.Error = errorBody(h.err)
+	}
 	if len(result) > 0 {
 		body.Outputs = x.marshal(result)
 	}
-	seal(result, status, 1, took, failure)
-	s.set(n.ID, result)
-	if x.past.finished(path) && status != statusFailed {
-		return h // a resume walked through what had ended before
+	if was := x.past.live(path); h == nil && x.past.finished(path) {
+		seal(result, was.finished) // a resume walked through what had ended before
+		s.set(n.ID, result)
+		return nil
 	}
+	seal(result, body)
+	s.set(n.ID, result)
 	if _, err := x.record(recStepFinished, path, body); err != nil {
 		return broken(path, err)
 	}
 	return h
 }
 
-// seal adds what is seen of every step.
-func seal(result map[string]any, status string, attempts int, took time.Duration, failure *steps.Error) {
-	result["status"], result["attempts"], result["duration"] = status, attempts, took
-	result["error"] = nil
-	if failure != nil {
-		result["error"] = errorValue(failure)
+// seal adds what is seen of every step, as its step-finished says: a resume reads it there.
+func seal(result map[string]any, f *StepFinished) {
+	took, _ := time.ParseDuration(f.Duration)
+	result["status"], result["attempts"], result["duration"], result["error"] = f.Status, f.Attempts, took, nil
+	if f.Error != nil {
+		result["error"] = map[string]any{"message": f.Error.Message, "kind": f.Error.Kind, "temporary": f.Error.Temporary}
 	}
 }
 
@@ -543,11 +648,16 @@ func (x *run) marshal(v any) json.RawMessage {
 	return raw
 }
 
-// jsonable gives durations their text form, as they are written in runbooks.
+// jsonable gives durations their text form, as they are written in runbooks, and leaves
+// out what a dry run keeps for itself.
 func jsonable(v any) any {
 	switch v := v.(type) {
 	case time.Duration:
 		return v.String()
+	case float64:
+		if math.IsNaN(v) || math.IsInf(v, 0) {
+			return nil // JSON has no word for it
+		}
 	case map[string]any:
 		m := make(map[string]any, len(v))
 		for k, e := range v {
@@ -572,7 +682,7 @@ func (x *run) guard(ctx context.Context, s *scope, n *Node, path string, gates b
 		x.skip(s, n, reason)
 		return true, nil
 	}
-	began := x.past.started(path) && (n.Shape != Leaf || x.past.open(path)) // a failed step is asked anew
+	began := x.past.started(path) && (n.Shape != Leaf || x.past.open(path)) // a step that has failed is asked anew
 	if n.When != nil && !began {
 		ok, err := x.holds(s, n.When, nil)
 		if err != nil {
@@ -601,7 +711,16 @@ func (x *run) guard(ctx context.Context, s *scope, n *Node, path string, gates b
 			return false, x.refused(s, n, path, err)
 		}
 	}
-	return false, x.gate(ctx, s, n, path, "")
+	return false, x.asked(ctx, s, n, path, "")
+}
+
+// asked is gate, and a refusal fails the step.
+func (x *run) asked(ctx context.Context, s *scope, n *Node, path, part string) *halt {
+	h := x.gate(ctx, s, n, path, part)
+	if h.own() {
+		return x.refused(s, n, path, h.err)
+	}
+	return h
 }
 
 // skip keeps a result that says skipped.
@@ -611,20 +730,35 @@ func (x *run) skip(s *scope, n *Node, reason string) {
 	s.set(n.ID, r)
 }
 
-// refused is a step that failed before it acted.
-func (x *run) refused(s *scope, n *Node, path string, err *steps.Error) *halt {
-	var unknown *unknownError
-	if x.dry != nil && errors.As(err, &unknown) {
-		x.dryUnknown(s, n, path, unknown)
-		return nil
+// refused is a step that failed before it acted. One that an earlier process left in
+// doubt stays so: nothing is known of it yet.
+func (x *run) refused(s *scope, n *Node, path string, failure *steps.Error) *halt {
+	failure = x.masked(failure)
+	if x.dry != nil {
+		return x.dryRefused(s, n, path, failure)
 	}
+	if was := x.past.live(path); was != nil && was.open && was.acted {
+		return &halt{path: path, end: InDoubt, err: &steps.Error{Kind: failure.Kind, Unknown: true, Hint: x.waysOut(path),
+			Err: fmt.Errorf("whether %s took effect is not known, and it cannot be asked: %w", path, failure)}}
+	}
+	body := &StepFinished{Status: statusFailed, Error: errorBody(failure)}
 	result := nothing(n)
-	seal(result, statusFailed, 0, 0, err)
+	seal(result, body)
 	s.set(n.ID, result)
-	if _, werr := x.record(recStepFinished, path, &StepFinished{Status: statusFailed, Error: errorBody(err)}); werr != nil {
-		return broken(path, werr)
+	if _, err := x.record(recStepFinished, path, body); err != nil {
+		return broken(path, err)
 	}
-	return failed(path, err)
+	return failed(path, failure)
+}
+
+// masked is an error that people, the journal and expressions may see.
+func (x *run) masked(e *steps.Error) *steps.Error {
+	if x.mask.Empty() {
+		return e
+	}
+	m := *e
+	m.Err, m.Hint = x.mask.Error(e.Err), x.mask.String(e.Hint)
+	return &m
 }
 
 // softly is a context for reads and waits: it ends too when nothing new may start.

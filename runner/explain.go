@@ -96,7 +96,7 @@ func (r *Report) Explain(p *Program, decisions []Decision) Explanation {
 	for _, s := range r.Steps {
 		switch s.Status {
 		case statusOK, statusChanged:
-			if s.Kind == "" {
+			if s.Group {
 				continue
 			}
 			e.Finished++
@@ -106,7 +106,7 @@ func (r *Report) Explain(p *Program, decisions []Decision) Explanation {
 		case statusSkipped:
 			e.Skipped++
 		case statusFailed:
-			if s.Kind != "" && s.Handled == "" {
+			if !s.Group && s.Handled == "" {
 				e.Failed = append(e.Failed, s.Path)
 			}
 		case StepInDoubt:

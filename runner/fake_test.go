@@ -169,7 +169,7 @@ type memCheckOut struct {
 
 // lab runs runbooks against a world.
 type lab struct {
-	t       *testing.T
+	t       testing.TB
 	w       *world
 	store   journal.Store
 	records []journal.Record
@@ -178,7 +178,7 @@ type lab struct {
 	options journal.Options
 }
 
-func newLab(t *testing.T) *lab {
+func newLab(t testing.TB) *lab {
 	return &lab{t: t, w: newWorld(), store: journal.Store{Dir: t.TempDir()}}
 }
 

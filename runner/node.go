@@ -53,6 +53,7 @@ func (r *resolver) step(n *Node) {
 	each := place{node: n, item: true} // of each item
 	n.Name, n.Why = r.words(s.Name, each), r.words(s.Why, each)
 
+	n.MayNotRun = s.When != nil || n.OnFailure == "continue" || len(n.Rescue) > 0 || n.Role == InRescue || n.Parent != nil && n.Parent.MayNotRun
 	r.uses(n)
 	r.loop(n, outer)
 	r.bindTarget(n, each)
@@ -72,6 +73,9 @@ func (r *resolver) step(n *Node) {
 	for _, list := range [][]*Node{n.Rescue, n.AfterBatch, n.UndoSteps} {
 		for _, inner := range list {
 			r.step(inner)
+			if n.Shape != Leaf && inner.Role == InAfterBatch {
+				n.Effect = max(n.Effect, inner.Effect)
+			}
 		}
 	}
 	r.settle(n)
@@ -114,10 +118,19 @@ func (r *resolver) kind(uses schema.Leaf[string]) *steps.Definition {
 // loop binds what makes a step repeat.
 func (r *resolver) loop(n *Node, outer place) {
 	s := n.Step
+	l := &Loop{As: s.As.Or("item"), OnChange: s.OnChange.Value, ElemType: anyType}
+	l.MaxParallel = dynamic(r, s.MaxParallel, outer, intType)
+	l.MaxFailures = dynamic(r, s.MaxFailures, outer, intType)
+	l.PauseBetween = dynamic(r, s.PauseBetween, outer, durationType)
+	if s.Batch != nil {
+		l.Batch = r.batch(s.Batch, outer)
+	}
 	if s.ForEach == nil {
+		if s.Targets != nil && (l.MaxParallel.Set || l.MaxFailures.Set || l.PauseBetween.Set || l.Batch != nil) {
+			l.Known, n.Loop = true, l
+		}
 		return
 	}
-	l := &Loop{As: s.As.Or("item"), OnChange: s.OnChange.Value, ElemType: anyType}
 	n.Loop = l
 	l.Over = r.over(s.ForEach, outer)
 	if elem := elemOf(l.Over.Type); elem != nil {
@@ -128,12 +141,6 @@ func (r *resolver) loop(n *Node, outer place) {
 	l.Known = true
 	for _, ref := range l.Over.Refs() {
 		l.Known = l.Known && (ref.Path[0] == "inputs" || ref.Path[0] == "vars")
-	}
-	l.MaxParallel = dynamic(r, s.MaxParallel, outer, intType)
-	l.MaxFailures = dynamic(r, s.MaxFailures, outer, intType)
-	l.PauseBetween = dynamic(r, s.PauseBetween, outer, durationType)
-	if s.Batch != nil {
-		l.Batch = r.batch(s.Batch, outer)
 	}
 	if s.Key != nil {
 		l.Key = r.key(s.Key, place{node: n, item: true})
@@ -176,154 +183,6 @@ func (r *resolver) key(v *schema.Value, p place) *Template {
 		r.wrong(v.Span, "key", "", "a key is text or a number, but this is %s", program.Type)
 	}
 	return &Template{Expr: program, Type: program.Type, At: v.Span}
-}
-
-// inputsAndOutputs binds what the step gives to its kind or runbook, and returns its
-// outputs as plain names.
-func (r *resolver) inputsAndOutputs(n *Node, p place) map[string]*expression.Type {
-	s := n.Step
-	p.isText = true
-	switch {
-	case n.Kind != nil:
-		before := len(r.findings)
-		n.With = r.record(s.With, r.fields(n.Kind.In), recordOf{
-			place: func(input string) place { return p.input(n.Kind, input) }, missing: s.Uses.Span, at: s.Span, noun: n.Kind.Name, rule: "unknown-input",
-		})
-		r.httpDefaults(n, p)
-		if schema.Failed(r.findings[before:]) {
-			n.withBroken = true
-		} else {
-			r.bindConstant(n)
-		}
-		if n.Kind.Engine == steps.EngineSet {
-			return r.setOutputs(n)
-		}
-		return r.outFields(n.Kind.Out)
-	case n.Sub != nil:
-		return r.callInputs(n, p)
-	}
-	for i := range s.With { // of a kind that is not known: what is in it is checked all the same
-		p.secrets = true
-		r.value(&s.With[i].Value, p, nil)
-	}
-	return nil
-}
-
-// input is the place of one input of a kind.
-func (p place) input(k *steps.Definition, name string) place {
-	p.secrets = true
-	switch {
-	case k.Engine == steps.EngineSet:
-		p.secrets, p.noSecret = false, "what a set holds is an output, which is journaled"
-	case k.Name == "exec" && name != "env" && name != "secret_files":
-		p.secrets, p.noSecret = false, "in an exec they go under env or secret_files, never into "+name+", which others on that machine can see"
-	case (k.Name == "http" || k.Name == "notify") && (name == "url" || name == "command" || name == "method"):
-		p.secrets, p.noSecret = false, "a "+name+" is journaled and shown; send them in headers or body"
-	}
-	return p
-}
-
-// bindConstant binds what is known of the inputs now, and asks the kind what it thinks of them.
-func (r *resolver) bindConstant(n *Node) {
-	if n.With.Constant {
-		in := reflect.New(n.Kind.In).Interface()
-		values, _ := n.With.Literal.(map[string]any)
-		if err := schema.Bind(values, in); err != nil {
-			message, suggestion := mismatch(err)
-			r.wrong(n.Step.Uses.Span, "wrong-type", suggestion, "%s", message)
-			n.withBroken = true
-			return
-		}
-		n.BoundIn = in
-	}
-	in, unknown := n.BoundIn, map[string]bool(nil)
-	if in == nil {
-		in, unknown = bound(n.With, n.Kind.In)
-	}
-	n.partIn = in
-	problems := n.Kind.Valid(in, func(input string) bool { return unknown[input] })
-	r.problems(problems, n.Step.With, unknown, n.Step.Uses.Span)
-}
-
-// setOutputs are the values of a set, as its outputs.
-func (r *resolver) setOutputs(n *Node) map[string]*expression.Type {
-	values := n.With.entry("values")
-	if values == nil || values.Type == nil || values.Type.Kind != expression.Object {
-		return nil
-	}
-	return values.Type.Fields
-}
-
-// callInputs binds the inputs of a runbook used as a step; its outputs are the step's.
-func (r *resolver) callInputs(n *Node, p place) map[string]*expression.Type {
-	s := n.Step
-	t := &Template{Map: make([]TemplateEntry, 0, len(s.With)), Type: anyMapType, At: s.Span}
-	var meant []string // by names that are not known: they are not missing as well
-	for i := range s.With {
-		key, v := s.With[i].Key, &s.With[i].Value
-		in := n.Sub.input(key.Value)
-		if in == nil {
-			near, _ := schema.Nearest(key.Value, n.Sub.inputNames())
-			meant = append(meant, near)
-			r.wrong(key.Span, "unknown-input", near, "%s has no input %s", s.Uses.Value, key.Value)
-			r.value(v, p, nil)
-			continue
-		}
-		t.Map = append(t.Map, TemplateEntry{key.Value, r.callInput(in, v, p)})
-	}
-	for _, in := range n.Sub.Inputs {
-		if _, given := s.With.Get(in.Name); in.Required && !given && !slices.Contains(meant, in.Name) {
-			r.wrong(s.Uses.Span, "missing-input", in.Name+": …", "%s needs %s%s", s.Uses.Value, in.Name, in.about())
-		}
-	}
-	n.With = t.seal()
-	if n.Sub.OutType == nil {
-		return nil
-	}
-	return n.Sub.OutType.Fields
-}
-
-func (r *resolver) callInput(in *Input, v *schema.Value, p place) *Template {
-	if in.Kind == "secret" {
-		p.secrets = true
-		if v.Kind != schema.ScalarValue || v.Scalar == nil || !strings.Contains(v.Scalar.Text, "${{") {
-			r.wrong(v.Span, "secret-input", "${{ secrets."+in.Name+" }}", "input %s is a secret: it is given from secrets alone", in.Name)
-			return reported(v.Span)
-		}
-	}
-	p.noSecret = "an input of a runbook takes a secret only where its type is secret"
-	before := len(r.findings)
-	t := r.value(v, p, goTypeOfInput(in.Kind))
-	if schema.Failed(r.findings[before:]) {
-		return t
-	}
-	if in.Kind == "target" && in.Decl.Kind.Set {
-		kind := ""
-		if name, ok := t.Literal.(string); ok && t.Constant {
-			if target := r.target(name); target != nil && target.Kind != nil {
-				kind = target.Kind.Name
-			}
-		} else if t.Expr != nil {
-			kind, _ = isTarget(t.Expr.Type)
-		}
-		if kind != "" && kind != in.Decl.Kind.Value {
-			r.wrong(v.Span, "target-kind", "", "input %s takes a target of kind %s, not %s", in.Name, in.Decl.Kind.Value, kind)
-		}
-		return t
-	}
-	if t.Constant && in.Kind != "target" {
-		value, err := in.Normalise(t.Literal)
-		if err == nil {
-			err = in.Accept(value)
-		}
-		if err != nil {
-			message, suggestion := mismatch(err)
-			r.wrong(v.Span, "input", suggestion, "input %s: %s", in.Name, message)
-			return reported(v.Span)
-		}
-		t.Literal = value
-	}
-	return t
 }
 
 // effect tells what a step does to the world, as far as its kind, its inputs and its author know.
@@ -456,81 +315,4 @@ func (r *resolver) probe(n *Node, s *schema.Probe, each place) *Probe {
 	})
 	p.Done = r.condition(&s.Done, each.with(r.outFields(p.Kind.Out), after), expression.Plain)
 	return p
-}
-
-// outType says what later steps read of the step.
-func (r *resolver) outType(n *Node, each place, own map[string]*expression.Type) {
-	fields := maps.Clone(own)
-	if fields == nil {
-		fields = map[string]*expression.Type{}
-	}
-	p := each.with(own, after)
-	n.Outputs = r.namedOutputs(n.Step.Outputs, p, fields)
-	if n.broken {
-		n.OutType, n.ItemType = anyType, anyType
-		return
-	}
-	if !n.repeats() {
-		n.OutType = sealType(fields)
-		return
-	}
-	item := sealType(fields)
-	r.flatten(n.Children, item.Fields)
-	if n.skipsItems() {
-		item = mayBeNull(item)
-	}
-	item.Fields["key"] = stringType
-	item.Fields["item"] = n.elem()
-	n.ItemType = item
-	n.OutType = sealType(map[string]*expression.Type{"items": listOf(item), "by": {Kind: expression.Map, Elem: item}})
-}
-
-// elem is the type of what a loop goes over; of a fan-out a target.
-func (n *Node) elem() *expression.Type {
-	if n.Loop != nil {
-		return n.Loop.ElemType
-	}
-	types := make([]*expression.Type, len(n.Targets))
-	for i, t := range n.Targets {
-		types[i] = t.Type
-	}
-	if len(types) == 1 {
-		return types[0]
-	}
-	if kinds := n.kindsOfTarget(); len(kinds) == 1 {
-		return targetType(kinds[0], anyMapType)
-	}
-	return targetType("", anyMapType)
-}
-
-// flatten adds what one item of a loop shows of the steps in it: ids are flat.
-func (r *resolver) flatten(list []*Node, fields map[string]*expression.Type) {
-	for _, n := range list {
-		if n.ID == "" || fields[n.ID] != nil && alwaysThere(n.ID) {
-			continue
-		}
-		t := n.OutType
-		if s := descend(n, topWithin(n), false, sight{}); s.nullable {
-			t = mayBeNull(t)
-		}
-		fields[n.ID] = t
-		if n.Shape == Group && !n.repeats() {
-			r.flatten(n.Children, fields)
-		}
-	}
-}
-
-// topWithin is the outermost node around n that stands in the same item of a loop.
-func topWithin(n *Node) *Node {
-	for n.Parent != nil && !n.Parent.repeats() {
-		n = n.Parent
-	}
-	return n
-}
-
-// skipsItems tells whether an item of a loop may have no outputs although the loop went on.
-func (n *Node) skipsItems() bool {
-	s := n.Step
-	return s.When != nil || s.MaxFailures.Set && (s.MaxFailures.Expr != nil || s.MaxFailures.Value > 0) ||
-		s.OnFailure.Value == "continue" || s.OnFailure.Value == "rollback-item" || len(s.Rescue) > 0
 }

@@ -401,10 +401,10 @@ func (pl *planner) list(s *planScope, nodes []*Node) []*PlanStep {
 func (pl *planner) node(s *planScope, n *Node) *PlanStep {
 	path := s.prefix + n.ID
 	switch {
+	case n.FanOut: // it has a Loop too, where it says how many at a time
+		return pl.fanOut(s, n, path)
 	case n.Loop != nil:
 		return pl.loop(s, n, path)
-	case n.FanOut:
-		return pl.fanOut(s, n, path)
 	}
 	return pl.one(s, n, path, true)
 }
@@ -432,7 +432,7 @@ func (pl *planner) one(s *planScope, n *Node, path string, whole bool) *PlanStep
 	default:
 		pl.group(s, n, ps)
 	}
-	if len(n.Rescue) > 0 && (whole || n.Loop == nil) {
+	if len(n.Rescue) > 0 && whole {
 		inner := s.with(s.prefix, nil, map[string]string{"error": "when it fails"})
 		inner.template = true
 		ps.Rescue = pl.list(inner, n.Rescue)
@@ -717,7 +717,7 @@ func (pl *planner) undoOf(n *Node, words *string) (undo, none string) {
 	k := n.Kind
 	switch {
 	case n.UndoMode == "none":
-		return "", "undo: none, there is nothing to put back"
+		return "none, its author says: there is nothing to put back", ""
 	case n.UndoMode == "steps":
 		return "the steps under undo", ""
 	case n.Effect == steps.Read || k.NothingToUndo:

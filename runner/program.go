@@ -192,11 +192,10 @@ type Node struct {
 	// Name and Why are for people.
 	Name, Why *Template
 
-	index, depth int              // place in its list; how many nodes are around it
-	nullOut      *expression.Type // OutType where the step may not have run
-	broken       bool             // what it uses is not known, so nothing is said about its outputs
-	withBroken   bool             // something is wrong with its inputs
-	partIn       any              // *In with what is known of the inputs before running
+	index, depth int  // place in its list; how many nodes are around it
+	broken       bool // what it uses is not known, so nothing is said about its outputs
+	withBroken   bool // something is wrong with its inputs
+	partIn       any  // *In with what is known of the inputs before running
 }
 
 // Role says which list a node stands in.
@@ -246,7 +245,8 @@ type Repeat struct {
 	Every Setting[time.Duration]
 }
 
-// Loop runs a node for each item.
+// Loop runs a node for each item. A fan-out has one where it says how many targets at a
+// time; then the items are the node's Targets, and Over is nil.
 type Loop struct {
 	Over         *Template // list, map, or slot set
 	As           string

@@ -47,7 +47,8 @@ type Report struct {
 // ReportStep is one step as far as the records tell.
 type ReportStep struct {
 	Path      string          `json:"path"`
-	Kind      string          `json:"kind,omitempty"` // empty: a group or loop
+	Group     bool            `json:"group,omitempty"` // a group, loop or runbook: it holds others
+	Kind      string          `json:"kind,omitempty"`
 	Effect    string          `json:"effect,omitempty"`
 	Target    string          `json:"target,omitempty"`
 	Addr      string          `json:"addr,omitempty"`
@@ -107,7 +108,7 @@ func ReadReport(records []journal.Record, live bool) (*Report, error) {
 // settle marks what a process that is gone left open.
 func (r *Report) settle() {
 	for _, s := range r.Steps {
-		if s.Status == StepRunning && s.Kind != "" {
+		if s.Status == StepRunning && !s.Group {
 			if s.Effect == "read" {
 				s.Status = "stopped"
 				continue
@@ -160,7 +161,7 @@ func (r *Report) Add(rec journal.Record) error {
 		}
 		s.Status, s.Attempts, s.Error, s.Observed = StepRunning, max(b.Attempt, s.Attempts), nil, nil
 		s.Kind, s.Effect, s.Target, s.Addr, s.Waiting = b.Kind, b.Effect, b.Target, b.Addr, b.Waiting
-		s.Commands = b.Commands
+		s.Group, s.Commands = b.Kind == "", b.Commands
 	case recStepObserved:
 		var b StepObserved
 		if err := rec.Decode(&b); err != nil {
@@ -263,7 +264,7 @@ func (r *Report) Find(path string) *ReportStep { return r.byPath[path] }
 func (r *Report) Running() []*ReportStep {
 	var list []*ReportStep
 	for _, s := range r.Steps {
-		if s.Kind != "" && (s.Status == StepRunning || s.Undo == "undoing") {
+		if !s.Group && (s.Status == StepRunning || s.Undo == "undoing") {
 			list = append(list, s)
 		}
 	}
@@ -274,7 +275,7 @@ func (r *Report) Running() []*ReportStep {
 func (r *Report) Counts() map[string]int {
 	counts := map[string]int{}
 	for _, s := range r.Steps {
-		if s.Kind != "" || s.Status == statusSkipped {
+		if !s.Group {
 			counts[s.Status]++
 		}
 	}
@@ -398,7 +399,7 @@ func (r *Report) Describe(rec journal.Record) []Line {
 	case recRunPaused:
 		return one(Caution, "paused: %s", r.Reason)
 	case recRunInterrupted:
-		return one(Caution, "interrupted: %s", r.Reason)
+		return one(Caution, "interrupted")
 	case recDecision:
 		var b DecisionMade
 		if rec.Decode(&b) != nil {
@@ -538,7 +539,7 @@ func (r *Report) Summary(live bool) []Line {
 			at = r.Step + ": "
 		}
 		add(Bad, "%s%s", at, r.Error.Message)
-	} else if r.Reason != "" && r.Status != Succeeded {
+	} else if r.Reason != "" && r.Status == Paused {
 		add(Caution, "%s", r.Reason)
 	}
 	hint := r.Hint

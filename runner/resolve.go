@@ -32,7 +32,8 @@ func Load(path string, o LoadOptions) (*Program, []schema.Finding) {
 	if o.ReadFile == nil {
 		o.ReadFile = os.ReadFile
 	}
-	l := &loader{o: o, catalog: o.Catalog, units: map[string]*Unit{}, outputs: map[reflect.Type]map[string]*expression.Type{}, keys: map[reflect.Type][]field{}, programs: map[compiled]*expression.Program{}}
+	l := &loader{o: o, catalog: o.Catalog, units: map[string]*Unit{}, outputs: map[reflect.Type]map[string]*expression.Type{}, keys: map[reflect.Type][]field{}, programs: map[compiled]*expression.Program{},
+		sealed: map[uintptr]*expression.Type{}, nulls: map[*expression.Type]*expression.Type{}}
 	text, err := o.ReadFile(path)
 	if err != nil {
 		return nil, []schema.Finding{{Path: path, Line: 1, Column: 1, EndLine: 1, EndColumn: 1, Severity: schema.Error, Rule: "file", Message: reason(err)}}
@@ -80,6 +81,8 @@ type loader struct {
 	outputs  map[reflect.Type]map[string]*expression.Type
 	keys     map[reflect.Type][]field
 	programs map[compiled]*expression.Program
+	sealed   map[uintptr]*expression.Type // what later steps see, by the address of the outputs it is made of
+	nulls    map[*expression.Type]*expression.Type
 }
 
 // resolver binds one file.
@@ -118,7 +121,7 @@ func (l *loader) unit(path string, text []byte, role string) *Unit {
 	return u
 }
 
-// reads gives what every expression sees under a name from now on.
+// see adds what every expression sees from now on.
 func (r *resolver) see(name string, t *expression.Type) {
 	r.base[name] = t
 	r.shared = nil

@@ -47,11 +47,11 @@ func (p place) names() map[string]*expression.Type {
 	for n := p.node; n != nil; n = n.Parent {
 		switch {
 		case !within:
-		case n.Loop != nil:
-			add(n.Loop.As, n.Loop.ElemType)
-			add("index", intType)
 		case n.FanOut:
 			add("item", n.elem())
+			add("index", intType)
+		case n.Loop != nil:
+			add(n.Loop.As, n.Loop.ElemType)
 			add("index", intType)
 		}
 		within = true
@@ -84,7 +84,10 @@ type reading struct {
 // source names, so that a file of n steps costs O(n). A step that is unknown, cannot be
 // read or is not understood can be anything here: that is one finding, and follows from
 // the references of the compiled expression, which know the exact place.
-func (r *resolver) scope(p place, source string, readings []reading, nulls bool) *expression.Scope {
+//
+// A lean scope leaves out whatever the source does not mention. It is enough to compile
+// what is right; what is wrong wants suggestions, and so all names.
+func (r *resolver) scope(p place, source string, readings []reading, nulls, lean bool) *expression.Scope {
 	if p.only {
 		return &expression.Scope{Vars: p.extra}
 	}
@@ -96,18 +99,26 @@ func (r *resolver) scope(p place, source string, readings []reading, nulls bool)
 			return s
 		}
 	}
-	vars := make(map[string]*expression.Type, len(r.base)+len(names)+len(p.own)+len(p.extra)+1)
-	maps.Copy(vars, r.base)
+	lean = lean && !shared
+	vars := make(map[string]*expression.Type, 8)
+	add := func(from map[string]*expression.Type) {
+		for name, t := range from {
+			if !lean || strings.Contains(source, name) {
+				vars[name] = t
+			}
+		}
+	}
+	add(r.base)
 	if secrets {
 		vars["secrets"] = r.secrets
 	}
-	maps.Copy(vars, names)
-	maps.Copy(vars, p.extra)
-	maps.Copy(vars, p.own)
+	add(names)
+	add(p.extra)
+	add(p.own)
 	if len(readings) > 0 && r.base["steps"] != nil {
 		steps := make(map[string]*expression.Type, len(readings))
-		for _, read := range readings {
-			steps[read.id] = read.typ(nulls)
+		for i := range readings {
+			steps[readings[i].id] = r.typeOf(&readings[i], nulls)
 		}
 		vars["steps"] = object(steps)
 	}
@@ -133,7 +144,7 @@ type compiled struct {
 	mode   expression.Mode
 }
 
-func (read *reading) typ(nulls bool) *expression.Type {
+func (r *resolver) typeOf(read *reading, nulls bool) *expression.Type {
 	n := read.node
 	if n == nil || n.broken || n.OutType == nil || read.sight.rule != "" {
 		return anyType
@@ -141,10 +152,17 @@ func (read *reading) typ(nulls bool) *expression.Type {
 	if !nulls || !read.sight.nullable || read.guarded {
 		return n.OutType
 	}
-	if n.nullOut == nil {
-		n.nullOut = mayBeNull(n.OutType)
+	return r.nullable(n.OutType)
+}
+
+// nullable is mayBeNull, made once for each type.
+func (r *resolver) nullable(t *expression.Type) *expression.Type {
+	null := r.nulls[t]
+	if null == nil {
+		null = mayBeNull(t)
+		r.nulls[t] = null
 	}
-	return n.nullOut
+	return null
 }
 
 // readings finds the steps that a source names, without parsing it: too many do no harm.
@@ -200,8 +218,12 @@ func (r *resolver) compile(e *schema.Expr, p place, want *expression.Type, mode 
 	if e == nil || e.Source == "" {
 		return nil // reported where it was read
 	}
+	if p.when != before && p.node != nil && p.node.broken {
+		r.mention(e.Source) // it may be about the outputs of a kind that nobody knows
+		return nil
+	}
 	readings := r.readings(p, e.Source)
-	key := compiled{e.Source, r.scope(p, e.Source, readings, true), want, mode}
+	key := compiled{e.Source, r.scope(p, e.Source, readings, true, true), want, mode}
 	if program := r.programs[key]; program != nil {
 		if !r.check(e, p, program, readings) {
 			return nil
@@ -219,13 +241,16 @@ func (r *resolver) compile(e *schema.Expr, p place, want *expression.Type, mode 
 		return program
 	}
 	r.mention(e.Source)
+	if _, full := expression.Compile(e.Source, r.scope(p, e.Source, readings, true, false), want, mode); full != nil {
+		failed = full // with suggestions
+	}
 	if slices.ContainsFunc(readings, func(read reading) bool { return read.sight.nullable && !read.guarded }) {
 		// Perhaps all that is wrong is that nobody reckoned with a step that did not run.
-		if p2, f2 := expression.Compile(e.Source, r.scope(p, e.Source, readings, false), want, mode); f2 == nil && !r.check(e, p, p2, readings) {
+		if p2, f2 := expression.Compile(e.Source, r.scope(p, e.Source, readings, false, false), want, mode); f2 == nil && !r.check(e, p, p2, readings) {
 			return nil
 		}
 	}
-	scope := r.scope(p, e.Source, readings, false)
+	scope := r.scope(p, e.Source, readings, false, false)
 	forgiven := map[string]bool{}
 	for range 8 { // the next mistakes of the same expression, as if the first were none
 		r.failed(e, p, failed, readings)

@@ -343,7 +343,7 @@ func alwaysThere(field string) bool {
 	return false
 }
 
-// seal adds to the outputs of a step what is seen of every step. They win over an output
+// sealType adds to the outputs of a step what is seen of every step. They win over an output
 // of the same name: `status` means the same of every step.
 func sealType(fields map[string]*expression.Type) *expression.Type {
 	sealed := make(map[string]*expression.Type, len(fields)+4)

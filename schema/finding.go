@@ -155,7 +155,7 @@ func cells(r rune) int {
 // Nearest gives the candidate that a mistyped name most likely meant; ok is false
 // where none is near enough to be worth naming.
 func Nearest(name string, candidates []string) (string, bool) {
-	if utf8.RuneCountInString(name) > 64 {
+	if n := utf8.RuneCountInString(name); n < 2 || n > 64 {
 		return "", false
 	}
 	fold := strings.NewReplacer("_", "", "-", "")
@@ -166,7 +166,7 @@ func Nearest(name string, candidates []string) (string, bool) {
 		if distance > 0 && plainName != "" && fold.Replace(strings.ToLower(candidate)) == plainName {
 			distance = min(distance, 1)
 		}
-		if distance < least && candidate != "" && distance < max(utf8.RuneCountInString(name), 2) {
+		if distance < least && candidate != "" && distance < utf8.RuneCountInString(name) {
 			best, least = candidate, distance
 		}
 	}

@@ -1,6 +1,7 @@
 package schema
 
 import (
+	"bytes"
 	"fmt"
 	"strings"
 )
@@ -17,7 +18,7 @@ type bracket struct {
 func (s *scanner) flow(at, indent int) int {
 	var stack []bracket
 	fresh := false // a value just ended: only , : or a bracket may follow
-	for i := at; i < len(s.text); {
+	for i := at; i < min(len(s.text), s.limit+1); { // the parser came no further
 		c := s.text[i]
 		top := &bracket{}
 		if len(stack) > 0 {
@@ -85,7 +86,7 @@ func (s *scanner) flow(at, indent int) int {
 			i, fresh = max(i+1, s.flowPlain(i, top)), true
 		}
 	}
-	if len(stack) > 0 {
+	if len(stack) > 0 && s.limit >= len(s.text) {
 		s.suspect("yaml-syntax", stack[0].at, stack[0].at+1, fmt.Sprintf("this %c is never closed", stack[0].open), "")
 	}
 	return -1
@@ -130,18 +131,22 @@ func (s *scanner) piece(at int, why string) int {
 	return max(end, at+1)
 }
 
+// longest is how far an item is followed: what is quoted in a finding is short.
+const longest = 2000
+
 // itemEnd is where an item of a flow collection ends: at a comma or closing bracket
 // that is not one of its own, or at the end of the line.
 func (s *scanner) itemEnd(at int) int {
 	depth := 0
 	var quoted byte
-	for i := at; i < len(s.text) && !isBreak(s.text[i]); i++ {
+	stop := min(s.lineEnd(at), at+longest)
+	for i := at; i < stop; i++ {
 		switch c := s.text[i]; {
 		case quoted != 0:
 			if c == quoted {
 				quoted = 0
 			}
-		case (c == '"' || c == '\'') && strings.IndexByte(string(s.text[i+1:s.lineEnd(i)]), c) >= 0:
+		case (c == '"' || c == '\'') && bytes.IndexByte(s.text[i+1:stop], c) >= 0:
 			quoted = c
 		case c == '(' || c == '[' || c == '{':
 			depth++
@@ -156,13 +161,13 @@ func (s *scanner) itemEnd(at int) int {
 			return i
 		}
 	}
-	return s.lineEnd(at)
+	return stop
 }
 
 // itemStart goes back from behind a value to where its item began.
 func (s *scanner) itemStart(at int, top *bracket) int {
 	depth := 0
-	for i := at - 1; i > top.at; i-- {
+	for i := at - 1; i > max(top.at, at-longest); i-- {
 		switch c := s.text[i]; {
 		case c == ']' || c == '}' || c == ')':
 			depth++

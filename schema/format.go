@@ -36,6 +36,9 @@ func Format(src []byte) ([]byte, error) {
 			f.order[t][name] = i
 		}
 	}
+	if f.explicit(root); f.finding != nil {
+		return nil, &SyntaxError{*f.finding}
+	}
 	f.document(root)
 	out := f.out.Bytes()
 	again, finding := read(newSource("", out))
@@ -82,11 +85,12 @@ func same(a, b *yaml.Node) bool {
 // between two entries is blank lines and comments; a comment belongs to the entry
 // below it, or, where it is indented as far as the collection above, to that.
 type formatter struct {
-	d     *decoder
-	out   bytes.Buffer
-	order map[reflect.Type]map[string]int
-	sorts bool
-	keeps bool // the text just written keeps blank lines behind it: none may be added
+	d       *decoder
+	out     bytes.Buffer
+	order   map[reflect.Type]map[string]int
+	sorts   bool
+	finding *Finding
+	keeps   bool // the text just written keeps blank lines behind it: none may be added
 }
 
 // entry is one entry of a block collection: lines first to last (excluded) of the
@@ -208,6 +212,25 @@ func (f *formatter) collection(n *yaml.Node, t reflect.Type, column, from, limit
 		f.entry(e, t, column)
 	}
 	f.comments(trailing, column, false)
+}
+
+// explicit refuses keys written with a question mark, and empty ones: no runbook
+// needs them, and they may stand anywhere.
+func (f *formatter) explicit(n *yaml.Node) {
+	for i, child := range n.Content {
+		if f.block(n) && n.Kind == yaml.MappingNode && i%2 == 0 {
+			at := f.d.src.offset(Position{child.Line, child.Column})
+			for at > 0 && isSpace(f.d.src.text[at-1]) {
+				at--
+			}
+			indent := strings.Trim(string(f.d.src.text[f.d.src.lineStart(max(at-1, 0)):at]), " -")
+			if indent == "?" || child.Kind != yaml.ScalarNode || child.Value == "" {
+				finding := f.d.src.finding(Error, "yaml-syntax", f.d.span(child), "a key written with ? cannot be formatted; write key: value", "")
+				f.finding = &finding
+			}
+		}
+		f.explicit(child)
+	}
 }
 
 func (f *formatter) sort(entries []entry, order map[string]int) {

@@ -125,6 +125,8 @@ func wanted(t reflect.Type) string {
 		return "an address host:port"
 	case targetType:
 		return "the name of a target"
+	case secretType:
+		return "text"
 	}
 	switch t.Kind() {
 	case reflect.Pointer:

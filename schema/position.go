@@ -176,7 +176,8 @@ func (w *writer) block(text string, literal bool) {
 	for w.at < len(w.src) && !isBreak(w.src[w.at]) {
 		w.at++
 	}
-	if w.at == len(w.src) {
+	end := w.at
+	if w.at == len(w.src) || w.want == 0 {
 		return
 	}
 	w.lineBreak()
@@ -195,7 +196,7 @@ func (w *writer) block(text string, literal bool) {
 			trailing = append(trailing, w.lineBreak())
 		}
 	}
-	end, leading, leadingBlank := w.at, -1, false
+	leading, leadingBlank := -1, false
 	breaks()
 	for w.at < len(w.src) && len(w.places) < w.want && w.column() == indent {
 		trailingBlank := isBlank(w.src[w.at])

@@ -217,12 +217,13 @@ func (d *decoder) end(n *yaml.Node) int {
 		return s.end()
 	}
 	at := d.start(n)
+	pair := at < len(d.src.text) && d.src.text[at] != '{' && d.src.text[at] != '[' // [key: value] has no braces
 	if len(n.Content) > 0 {
 		at = d.end(n.Content[len(n.Content)-1])
 	} else {
 		at = min(at+1, len(d.src.text))
 	}
-	if n.Style&yaml.FlowStyle == 0 {
+	if n.Style&yaml.FlowStyle == 0 || pair {
 		return at
 	}
 	for {

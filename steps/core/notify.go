@@ -2,8 +2,10 @@ package core
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/url"
+	"strings"
 
 	"runbook/steps"
 	"runbook/steps/host"
@@ -88,7 +90,7 @@ func tell(ctx context.Context, s steps.Session, in notifyIn) error {
 			return nil
 		}
 		e := *steps.Classify(err)
-		e.Err = fmt.Errorf("tell %s: %s", in.whom(), e.Kind)
+		e.Err = errors.New("tell " + in.whom() + ": " + strings.ReplaceAll(err.Error(), in.URL, in.whom()))
 		if cause := context.Cause(ctx); cause != nil {
 			e.Err = fmt.Errorf("tell %s: %w", in.whom(), cause)
 		}

@@ -102,7 +102,7 @@ func (l *local) Run(ctx context.Context, c Command) (Result, error) {
 	errRead, exited := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(errRead)
-		_, _ = io.Copy(onlyWriter{stderr}, pipes.err)
+		stderr.drain(pipes.err)
 	}()
 	go func() {
 		defer close(exited)
@@ -111,7 +111,7 @@ func (l *local) Run(ctx context.Context, c Command) (Result, error) {
 		_ = pipes.out.SetReadDeadline(deadline)
 		_ = pipes.err.SetReadDeadline(deadline)
 	}()
-	_, _ = io.Copy(onlyWriter{stdout}, pipes.out)
+	stdout.drain(pipes.out)
 	<-errRead
 	<-exited
 
@@ -126,9 +126,6 @@ func (l *local) Run(ctx context.Context, c Command) (Result, error) {
 	}
 	return r, nil
 }
-
-// onlyWriter hides ReadFrom and the like, so that io.Copy reads in small steps.
-type onlyWriter struct{ io.Writer }
 
 // pipes are the three streams of a command. Pipes of our own instead of os/exec's save a
 // goroutine each and let a deadline end the reading when a grand-child keeps them open.
@@ -287,12 +284,29 @@ func (l *local) Start(ctx context.Context, s Spawn) (Process, error) {
 	l.mu.Lock()
 	l.children = append(l.children, c)
 	l.mu.Unlock()
+	c.wrote(s.PIDFile)
 	p, err := l.Process(ctx, cmd.Process.Pid)
 	if errors.Is(err, fs.ErrNotExist) {
 		<-c.done
 		return Process{}, steps.Errorf("start", "start %s on %s: it ended at once: %s", s.Argv[0], l, cmd.ProcessState)
 	}
 	return p, err
+}
+
+// wrote waits until the child has written its pidfile, or has ended.
+func (c *child) wrote(file string) {
+	poll := time.NewTicker(2 * time.Millisecond)
+	defer poll.Stop()
+	for file != "" {
+		if b, err := os.ReadFile(file); err == nil && strings.TrimSpace(string(b)) == strconv.Itoa(c.cmd.Process.Pid) {
+			return
+		}
+		select {
+		case <-c.done:
+			return
+		case <-poll.C:
+		}
+	}
 }
 
 func (l *local) Process(ctx context.Context, pid int) (Process, error) {

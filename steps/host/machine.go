@@ -120,8 +120,8 @@ type Spawn struct {
 	// Output is the file that stdout and stderr are appended to; empty: /dev/null.
 	Output string
 	Detach Detach
-	// PIDFile gets the process's number before it becomes the command, so that a runner that dies
-	// meanwhile finds it; empty: none.
+	// PIDFile gets the process's number before it becomes the command, and has it when Start returns, so that
+	// a runner that dies meanwhile finds it; empty: none.
 	PIDFile string
 	// Unit names the transient unit of DetachSystemd; empty: systemd chooses.
 	Unit string
@@ -145,7 +145,7 @@ type Process struct {
 	// ID differs for another process that got the same number: boot and start tick.
 	ID      string
 	Started time.Time
-	Argv    []string
+	Argv    []string // the name alone where the kernel no longer tells
 }
 
 // File is a file as Stat gives it.

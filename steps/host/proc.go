@@ -37,6 +37,9 @@ func parseProcess(pid int, stat, cmdline, bootID, procStat string) (Process, err
 	if err != nil {
 		return Process{}, fmt.Errorf("read /proc/%d/stat: start time: %w", pid, err)
 	}
+	if cmdline == "" { // on its way out, or of the kernel: its name is what is left
+		_, cmdline, _ = strings.Cut(stat[:end], "(")
+	}
 	p := Process{PID: pid, ID: strings.TrimSpace(bootID) + ":" + fields[19], Argv: splitNul(cmdline)}
 	if boot, ok := bootTime(procStat); ok {
 		p.Started = boot.Add(time.Duration(start) * tick)

@@ -121,7 +121,8 @@ func checkProcess(ctx context.Context, v steps.View, in processIn) error {
 		return err
 	}
 	if in.State == "stopped" {
-		return nil
+		_, _, err := in.find(ctx, m)
+		return err
 	}
 	if _, err := m.Look(ctx, in.Command[0]); errors.Is(err, fs.ErrNotExist) && (in.Dir == "" || !strings.Contains(in.Command[0], "/")) {
 		return steps.Precondition("start %s on %s: no such command", in.Command[0], m)
@@ -183,8 +184,10 @@ func (in processIn) find(ctx context.Context, m Machine) (Process, bool, error) 
 // owns tells whether a process is the command's: the same arguments, or the same program under a
 // title of its own (redis-server writes its port there) or behind an interpreter (sh script).
 func (in processIn) owns(p Process) bool {
-	if slices.Equal(p.Argv, in.Command) {
-		return true
+	if own := len(p.Argv) - len(in.Command); own == 0 || own == startArgs && p.Argv[own-1] == in.Pidfile { // about to become it
+		if slices.Equal(p.Argv[own:], in.Command) {
+			return true
+		}
 	}
 	name := path.Base(in.Command[0])
 	for _, a := range p.Argv[:min(2, len(p.Argv))] {

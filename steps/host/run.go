@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"io"
 	"regexp"
 	"strings"
 	"time"
@@ -113,6 +114,19 @@ func (c *capture) Write(p []byte) (int, error) {
 		p = p[k:]
 	}
 	return n, nil
+}
+
+// drain takes what a command prints until its end, or until nobody waits for it any more. Most commands
+// print little: io.Copy's buffer of 32 KiB costs more than the reading.
+func (c *capture) drain(r io.Reader) {
+	buf := make([]byte, 4<<10)
+	for {
+		n, err := r.Read(buf)
+		_, _ = c.Write(buf[:n])
+		if err != nil {
+			return
+		}
+	}
 }
 
 func (c *capture) output() Output {

@@ -231,8 +231,8 @@ func (m *sshHost) start(ctx context.Context, script string, input []byte, limit 
 		return nil, steps.Errorf("start", "start a shell on %s: its SSH server refuses", m)
 	}
 	var read sync.WaitGroup
-	read.Go(func() { _, _ = io.Copy(onlyWriter{r.stdout}, ch) })
-	read.Go(func() { _, _ = io.Copy(onlyWriter{r.stderr}, ch.Stderr()) })
+	read.Go(func() { r.stdout.drain(ch) })
+	read.Go(func() { _, _ = io.Copy(r.stderr, ch.Stderr()) })
 	go func() {
 		_, _ = io.WriteString(ch, script)
 		_, _ = ch.Write(input) // a connection that breaks here ends the channel without a status
@@ -498,6 +498,11 @@ func (m *sshHost) Start(ctx context.Context, s Spawn) (Process, error) {
 	m.mu.Lock()
 	m.background = append(m.background, r)
 	m.mu.Unlock()
+	if s.PIDFile != "" {
+		if _, err := m.ask(ctx, "start "+s.Argv[0], fmt.Sprintf("p=%d\n%s", pid, s.waitScript(false)), nil); err != nil {
+			return Process{}, err
+		}
+	}
 	return m.Process(ctx, pid)
 }
 

@@ -60,6 +60,32 @@ func (s Spawn) argv() []string {
 	return append([]string{"/bin/sh", "-c", `echo $$ >"$0.new" && mv -f -- "$0.new" "$0" && exec "$@"`, s.PIDFile}, s.Argv...)
 }
 
+// startArgs is how many arguments argv puts before the command; the last is the pidfile.
+const startArgs = 4
+
+// waitScript goes on when the process $p has written its pidfile and, where it is to have one, got its session; or has ended.
+func (s Spawn) waitScript(session bool) string {
+	var until []string
+	if session {
+		until = append(until, `[ "$4" = $p ]`)
+	}
+	if s.PIDFile != "" {
+		until = append(until, `[ "$(cat -- `+quote(s.PIDFile)+` 2>/dev/null)" = $p ]`)
+	}
+	if len(until) == 0 {
+		return ""
+	}
+	// After the command's name in parentheses: state, parent, group, session.
+	return `set -f
+while s=$(cat /proc/$p/stat 2>/dev/null); do
+	set -- ${s##*\)}
+	case $1 in Z|X) break;; esac
+	` + strings.Join(until, " && ") + ` && break
+	sleep 0.02
+done
+`
+}
+
 // codeAbsent is what this package's scripts exit with where the thing asked for is not there.
 const codeAbsent = 44
 
@@ -90,7 +116,7 @@ func setsidScript(s Spawn) string {
 	fmt.Fprintf(&b, "command -v -- %s >/dev/null || { echo 'no such command' >&2; exit %d; }\n", quote(s.Argv[0]), codeAbsent)
 	// In the background setsid leads no group yet, so it becomes the command itself: $! is its number,
 	// that of its group and of its session. The descriptors of the run above 2 are closed.
-	fmt.Fprintf(&b, "setsid %s </dev/null >>%s 2>&1 3>&- 4>&- 5>&- & echo $!\n", quoteAll(s.argv()), quote(output))
+	fmt.Fprintf(&b, "setsid %s </dev/null >>%s 2>&1 3>&- 4>&- 5>&- &\np=$!\n%secho $p\n", quoteAll(s.argv()), quote(output), s.waitScript(true))
 	return b.String()
 }
 
@@ -112,6 +138,7 @@ func systemdScript(s Spawn) string {
 	}
 	return readEnv + fmt.Sprintf(`u=; [ "$(id -u)" = 0 ] || u=--user
 systemd-run $u %s -- %s >&2 || exit 1
-systemctl $u show --property=MainPID --value %s
-`, quoteAll(args), quoteAll(s.argv()), quote(unit))
+p=$(systemctl $u show --property=MainPID --value %s) || exit 1
+%secho $p
+`, quoteAll(args), quoteAll(s.argv()), quote(unit), s.waitScript(false))
 }

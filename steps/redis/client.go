@@ -93,13 +93,14 @@ type Dialect struct {
 // concurrent use, connects when it is first asked, and connects again after a failure.
 type Client struct {
 	cfg     Config
-	access  steps.Access
 	dialect Dialect
-	guard   guard
-	free    chan *lane // lanes not in use; its capacity is the size of the pool
+	guard   guard         // what may be sent
+	reads   guard         // what only reads
+	turns   chan struct{} // one for each request under way; its capacity is the most there may be
 
 	mu     sync.Mutex
-	lanes  []*lane
+	lanes  []*lane // all
+	idle   []*lane // those not in use, the last used last: it is used next, so that few are opened
 	closed bool
 }
 
@@ -121,12 +122,9 @@ func Open(cfg Config, a steps.Access, d Dialect) *Client {
 	if cfg.Timeout <= 0 {
 		cfg.Timeout = defaultTimeout
 	}
-	c := &Client{cfg: cfg, access: a, dialect: d, free: make(chan *lane, maxLanes)}
+	c := &Client{cfg: cfg, dialect: d, reads: newGuard(d.Reads), turns: make(chan struct{}, maxLanes)}
 	if a == steps.ReadOnly {
-		c.guard = newGuard(d.Reads)
-	}
-	for range maxLanes {
-		c.free <- nil // a lane not made yet
+		c.guard = c.reads
 	}
 	return c
 }
@@ -185,14 +183,10 @@ func (c *Client) DoWithin(ctx context.Context, limit time.Duration, args ...stri
 // a command that is not known to read is refused. Each reply tells its own error
 // (Reply.Err); the error returned means that there are no replies.
 func (c *Client) Read(ctx context.Context, cmds ...[]string) ([]Reply, error) {
-	reads := c.guard
-	if reads.allow == nil {
-		reads = newGuard(c.dialect.Reads)
-	}
 	reqs := make([]request, len(cmds))
 	for i, args := range cmds {
 		reqs[i] = request{addr: c.Addr(), args: args, secret: c.cfg.Password}
-		if err := reads.check(reqs[i]); err != nil {
+		if err := c.reads.check(reqs[i]); err != nil {
 			return nil, err
 		}
 	}
@@ -248,68 +242,83 @@ func (c *Client) use(ctx context.Context, limit time.Duration, req request, exch
 	if err != nil {
 		return err
 	}
-	defer func() { c.free <- l }()
+	defer c.release(l)
 	if limit > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeoutCause(ctx, limit, noAnswer{limit})
 		defer cancel()
 	}
-	w, err := l.connect(ctx, c, req)
-	if err != nil {
-		return err
+	for {
+		w, reused, err := l.connect(ctx, c, req)
+		if err != nil {
+			return err
+		}
+		stop := context.AfterFunc(ctx, w.cut)
+		err = exchange(ctx, l)
+		if !stop() || (err != nil && !isReplyError(err)) {
+			w.cut() // nobody may read on where an answer is missing
+		}
+		err = judge(ctx, req, err, w.outcome())
+		if err == nil || !reused || ctx.Err() != nil || steps.Classify(err).Kind != "closed" || c.reads.check(req) != nil {
+			return err
+		}
+		// The connection had served before: its end may be that of a server long gone, so a request that only reads
+		// asks whoever is there now. This happens once, as the next connection is new.
 	}
-	stop := context.AfterFunc(ctx, w.cut)
-	err = exchange(ctx, l)
-	if !stop() || (err != nil && !isReplyError(err)) {
-		w.cut() // nobody may read on where an answer is missing
-	}
-	return judge(ctx, req, err, w.outcome())
 }
 
 func (c *Client) lane(ctx context.Context, req request) (*lane, error) {
-	var l *lane
 	select {
-	case l = <-c.free:
+	case c.turns <- struct{}{}:
 	case <-ctx.Done():
 		return nil, notSent(ctx, req)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
-		c.free <- l
+		<-c.turns
 		return nil, steps.Errorf("closed", "%s: the client is closed", req)
 	}
-	if l == nil {
-		l = &lane{}
-		c.lanes = append(c.lanes, l)
+	if n := len(c.idle); n > 0 {
+		l := c.idle[n-1]
+		c.idle = c.idle[:n-1]
+		return l, nil
 	}
+	l := &lane{}
+	c.lanes = append(c.lanes, l)
 	return l, nil
 }
 
-// connect gives the lane's connection, opened and logged in where there is none that works.
-func (l *lane) connect(ctx context.Context, c *Client, req request) (*wire, error) {
+func (c *Client) release(l *lane) {
+	c.mu.Lock()
+	c.idle = append(c.idle, l)
+	c.mu.Unlock()
+	<-c.turns
+}
+
+// connect gives the lane's connection (reused: it has served before), opened and logged in where there is none that works.
+func (l *lane) connect(ctx context.Context, c *Client, req request) (w *wire, reused bool, err error) {
 	l.mu.Lock()
-	w := l.w
+	w = l.w
 	l.mu.Unlock()
 	if w != nil && w.usable() {
 		w.begin()
-		return w, nil
+		return w, true, nil
 	}
 	l.close()
-	w, err := dial(ctx, c.cfg, req)
-	if err != nil {
-		return nil, err
+	if w, err = dial(ctx, c.cfg, req); err != nil {
+		return nil, false, err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
 		w.cut()
-		return nil, steps.Errorf("closed", "%s: the client is closed", req)
+		return nil, false, steps.Errorf("closed", "%s: the client is closed", req)
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.w, l.rdb = w, c.speak(w)
-	return w, nil
+	return w, false, nil
 }
 
 // speak makes the go-redis client that encodes and decodes on w. Its dialer only hands w

@@ -400,7 +400,7 @@ func (in createIn) await(ctx context.Context, v steps.View, st site) error {
 		limit = 30 * time.Second
 	}
 	for start := v.Now(); ; {
-		who, err := st.c.knock(ctx)
+		who, _ := st.c.knock(ctx)
 		switch {
 		case who == ready:
 			ours, err := st.c.runsIn(ctx, st.m, in.Dir)

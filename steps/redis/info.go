@@ -17,7 +17,7 @@ type infoOut struct {
 	MasterAddr string         `yaml:"master_addr" doc:"host:port of the master that a replica follows, as the replica was told; empty on a master."`
 	MasterLink string         `yaml:"master_link" doc:"up or down; empty on a master."`
 	Syncing    bool           `yaml:"syncing" doc:"A full sync from the master is under way."`
-	Lag        *int64         `yaml:"lag" doc:"Bytes of the replication stream that are missing; null where that is not known. On a replica: its master's offset, asked for after its own, less its own; null when the link is down, a full sync is under way, the master does not answer with this target's credentials, or both do not share one history. On a master: the largest lag of its replicas; null when it has none or one is not online."`
+	Lag        *int64         `yaml:"lag" doc:"Bytes of the replication stream that are missing; null where that is not known. On a replica: what its master had written when it was asked and the replica, asked after it, has not processed; null when the link is down, a full sync is under way, the master does not answer with this target's credentials, or both do not share one history. On a master: the largest lag of its replicas; null when it has none or one is not online."`
 	Offset     *int64         `yaml:"offset" doc:"Offset in the replication stream, bytes: written by a master, processed by a replica; null where the server shows none."`
 	UsedMemory int64          `yaml:"used_memory" doc:"Memory in use for data and buffers, bytes."`
 	Keys       int64          `yaml:"keys" doc:"Keys in all databases; expired ones that were not removed yet count."`
@@ -37,7 +37,7 @@ func info() *steps.Kind[infoIn, infoOut] {
 		Pitfalls: []string{
 			"A lag that is not known is null, never 0: a comparison with it does not hold, so a broken link cannot pass for a replica that has caught up.",
 			"A replica acknowledges once a second, so the lag that a master shows of its replicas is up to a second old and rarely 0 under load; ask the replica.",
-			"An offset counts what was processed, while clients may still be writing: lag 0 means caught up only once writes are paused.",
+			"An offset counts what was processed, while clients may still be writing: lag 0 means that nothing written before the question is missing; the last write is there only once writes are paused.",
 		},
 		Read: readInfo,
 	}
@@ -73,8 +73,9 @@ func readInfo(ctx context.Context, v steps.View, in infoIn) (infoOut, error) {
 	return out, nil
 }
 
-// replicaLag asks the master for its offset, after the replica was asked for its own: what
-// was written in between makes the lag larger, never smaller.
+// replicaLag asks the master for its offset, and then the replica for its own: 0 says that
+// all the master had written when it was asked has arrived. Asked the other way round, a
+// master under load would always be ahead, and no replica would ever have caught up.
 func replicaLag(ctx context.Context, v steps.View, c *Client, replica Info) *int64 {
 	if replica.Link != "up" || replica.Syncing || replica.Offset == nil || replica.Master == "" {
 		return nil
@@ -86,9 +87,10 @@ func replicaLag(ctx context.Context, v steps.View, c *Client, replica Info) *int
 		v.Log().DebugContext(ctx, "the replica's lag is not known", "replica", c.Addr(), "master", replica.Master, "error", err)
 		return nil
 	}
-	if m.Offset == nil || m.ReplID != replica.ReplID || *m.Offset < *replica.Offset {
+	now, err := c.Info(ctx, "replication")
+	if err != nil || now.Offset == nil || m.Offset == nil || now.Link != "up" || now.Syncing || now.Master != replica.Master || m.ReplID != now.ReplID {
 		return nil
 	}
-	lag := *m.Offset - *replica.Offset
+	lag := max(*m.Offset-*now.Offset, 0)
 	return &lag
 }

@@ -146,7 +146,7 @@ func (c *Client) down(ctx context.Context, v steps.View, save bool, runID string
 		sent = errors.New("SHUTDOWN was answered")
 	}
 	for start := v.Now(); ; {
-		who, err := c.knock(ctx)
+		who, _ := c.knock(ctx)
 		switch {
 		case who == nobody:
 			return nil

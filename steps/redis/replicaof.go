@@ -62,7 +62,6 @@ func replicaOf() *steps.Kind[replicaOfIn, replicaOfOut] {
 type wanted struct {
 	addr  string // IP:port; empty: none
 	names []string
-	host  string         // as written, where that was a name
 	pass  *schema.Secret // what the master's target logs in with; nil: it is no target
 }
 
@@ -121,7 +120,7 @@ func (in replicaOfIn) resolve(ctx context.Context, v steps.View) (wanted, error)
 		}
 		return 1
 	})
-	w.host, w.addr, w.names = host, net.JoinHostPort(ips[0].Unmap().String(), port), []string{addr}
+	w.addr, w.names = net.JoinHostPort(ips[0].Unmap().String(), port), []string{addr}
 	for _, ip := range ips {
 		w.names = append(w.names, net.JoinHostPort(ip.Unmap().String(), port))
 	}

@@ -1,0 +1,191 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"runbook/runner"
+	"runbook/schema"
+)
+
+func (a *app) execCommand() *cobra.Command {
+	var g given
+	var approve []string
+	var yes, dry bool
+	var box sandboxFlags
+	cmd := &cobra.Command{
+		Use:   "exec RUNBOOK",
+		Short: "Check, plan and run a runbook",
+		Long: `exec runs a runbook. Each thing it does is in the journal, durable, before it happens, so
+after a crash, a failure or a pause ` + "`runner resume`" + ` goes on where it stopped.
+
+The first SIGINT or SIGTERM stops: no new step starts, running ones get 10 s to settle. A
+second one leaves at once; the journal makes that as safe as a power cut.
+
+Gates ask on the terminal. Without one the run pauses (exit 4) and tells how to approve.
+--approve answers a gate ahead; not one that asks for two approvals or for text to be
+typed. --yes answers what a destructive kind asks by itself, never a written confirm.`,
+		Example: `  runner exec --dry-run move-keys.yaml         look at the targets, change nothing
+  runner exec move-keys.yaml -i slots=1-8 --as ana
+  runner exec move-keys.yaml --to follow       the first part
+  runner exec move-keys.yaml --approve switch --output json > events.jsonl
+  runner exec --sandbox --speed 100 move-keys.yaml`,
+		Args:              args(1, 1, "one runbook"),
+		ValidArgsFunction: completeFiles,
+		RunE: func(cmd *cobra.Command, paths []string) error {
+			ctx, stop := a.interruptible()
+			defer stop()
+			world, err := a.sandbox(cmd, &box, paths[0])
+			if err != nil {
+				return err
+			}
+			l, err := a.load(paths[0], &g, world.overlay(paths[0]))
+			if err != nil {
+				return err
+			}
+			approvals, err := a.approvals(l.program, approve, yes)
+			if err != nil {
+				return err
+			}
+			plan, findings, err := runner.MakePlan(l.program, l.inputs, g.selection)
+			if err != nil {
+				return err
+			}
+			if schema.Failed(findings) {
+				return &runner.UsageError{Findings: findings}
+			}
+			a.findings(a.err, l.findings)
+			cfg, err := a.config(ctx, folderOf(paths[0]))
+			if err != nil {
+				return err
+			}
+			if err := world.start(ctx, &cfg); err != nil {
+				return err
+			}
+			view := a.view(plan, dry)
+			view.attach(&cfg)
+			defer view.close()
+			result, err := runner.Execute(ctx, cfg, runner.Request{
+				Program: l.program, Inputs: l.inputs, Selection: g.selection, Approvals: approvals, DryRun: dry, Sandbox: world.path(),
+			})
+			return a.conclude(view, world, result, err)
+		},
+	}
+	g.flags(cmd, true)
+	f := cmd.Flags()
+	f.BoolVar(&dry, "dry-run", false, "look at the targets and say what would change; send nothing that changes anything")
+	gateFlags(cmd, &approve, &yes)
+	box.flags(cmd)
+	return cmd
+}
+
+func gateFlags(cmd *cobra.Command, approve *[]string, yes *bool) {
+	cmd.Flags().StringSliceVar(approve, "approve", nil, "approve the gate of this step, or all")
+	cmd.Flags().BoolVar(yes, "yes", false, "answer yes to what destructive kinds ask by themselves")
+	_ = cmd.RegisterFlagCompletionFunc("approve", completeSteps) // fails for an unknown flag alone
+}
+
+// approvals checks what --approve names: a step with a gate that may be answered ahead.
+func (a *app) approvals(p *runner.Program, names []string, yes bool) (runner.Approvals, error) {
+	gates := p.Gates()
+	for _, name := range names {
+		if name == "all" {
+			for _, id := range sorted(gates) {
+				if why := gates[id].Refuses(); why != "" {
+					return runner.Approvals{}, usage("it asks on the terminal when it is reached", "--approve all: the gate of %s %s", id, why)
+				}
+			}
+			continue
+		}
+		id := runner.StepID(name)
+		g, ok := gates[id]
+		if !ok {
+			near, _ := schema.Nearest(id, sorted(gates))
+			hint := "the steps with a gate are " + strings.Join(sorted(gates), ", ")
+			if len(gates) == 0 {
+				hint = "no step of this runbook has a gate"
+			} else if near != "" {
+				hint = "did you mean --approve " + near + "?"
+			}
+			return runner.Approvals{}, usage(hint, "--approve %s: no such gate", name)
+		}
+		if why := g.Refuses(); why != "" {
+			return runner.Approvals{}, usage("it asks on the terminal when it is reached", "--approve %s: the gate %s", name, why)
+		}
+	}
+	return runner.Approvals{Steps: names, Yes: yes}, nil
+}
+
+func sorted[V any](m map[string]V) []string {
+	names := make([]string, 0, len(m))
+	for name := range m {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// conclude says how a run ended, and turns that into an exit code.
+func (a *app) conclude(view *view, world *world, result *runner.Result, err error) error {
+	view.close()
+	if err != nil {
+		world.stop()
+		return err
+	}
+	view.end(result)
+	if ledger := world.stop(); ledger != "" {
+		fmt.Fprintln(a.err, ledger)
+	}
+	if code := result.Status.ExitCode(); code != exitDone {
+		return &ended{code}
+	}
+	return nil
+}
+
+// sameSignal is the time within which a second signal is the first one again: timeout(1)
+// sends its own to the process and to its group.
+const sameSignal = 200 * time.Millisecond
+
+// interruptible gives a context that the first signal cancels; the second ends the process.
+// A terminal that goes away is a signal too; a reader of our output that goes away is none:
+// a run must not die because somebody closed `| less`.
+func (a *app) interruptible() (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	signal.Ignore(syscall.SIGPIPE)
+	done := make(chan struct{})
+	go func() {
+		select {
+		case s := <-signals:
+			fmt.Fprintf(logWriter{a}, "\n%v: no new step starts, running ones get 10 s to settle; once more to leave at once\n", s)
+			cancel(runner.ErrInterrupted)
+		case <-done:
+			return
+		}
+		first := time.Now()
+		for {
+			select {
+			case <-signals:
+				if time.Since(first) > sameSignal {
+					os.Exit(exitInterrupted)
+				}
+			case <-done:
+				return
+			}
+		}
+	}()
+	return ctx, func() {
+		signal.Stop(signals)
+		close(done)
+		cancel(nil)
+	}
+}

@@ -1,0 +1,226 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"runbook/internal/simulate"
+	"runbook/internal/simulate/clock"
+	"runbook/internal/simulate/traffic"
+	"runbook/runner"
+	"runbook/schema"
+	"runbook/steps"
+	"runbook/steps/host"
+	"runbook/steps/redis"
+)
+
+// beside is the world file of a bare --sandbox: the one that lies beside the runbook.
+const beside = "NAME.sandbox.yaml"
+
+// sandboxFlags are the flags of exec that put a simulated world in the place of the real one.
+type sandboxFlags struct {
+	file  string
+	speed float64
+}
+
+func (f *sandboxFlags) flags(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&f.file, "sandbox", "", "run in a simulated world, of the file beside the runbook or --sandbox=FILE")
+	cmd.Flags().Lookup("sandbox").NoOptDefVal = beside
+	cmd.Flags().Float64Var(&f.speed, "speed", 1, "how fast the sandbox's time runs")
+}
+
+// world is the simulated world of one run; nil: the real one. Nothing outside of it is
+// touched: a target that it does not have is refused, not contacted.
+type world struct {
+	file    string
+	speed   float64
+	spec    simulate.Spec
+	world   *simulate.World
+	real    map[string]string // declared addresses and the ones that stand for them
+	traffic *traffic.Traffic
+}
+
+// sandbox reads the world file and brings its systems up, so that their addresses are
+// known when the runbook is bound.
+func (a *app) sandbox(cmd *cobra.Command, f *sandboxFlags, book string) (*world, error) {
+	if f.file == "" {
+		if cmd.Flags().Changed("speed") {
+			return nil, usage("--sandbox", "--speed is of a sandbox, and there is none")
+		}
+		return nil, nil
+	}
+	if f.speed <= 0 || f.speed > 10000 {
+		return nil, usage("--speed 100", "--speed %v is not between 0 and 10000", f.speed)
+	}
+	w := &world{file: f.file, speed: f.speed, real: map[string]string{}}
+	if w.file == beside {
+		w.file = strings.TrimSuffix(book, filepath.Ext(book)) + ".sandbox.yaml"
+	}
+	text, err := os.ReadFile(w.file)
+	if err != nil {
+		return nil, usage("--sandbox=FILE names another one", "read the sandbox's world: %s: %w", w.file, reason(err))
+	}
+	if findings := schema.Decode(w.file, text, &w.spec); schema.Failed(findings) {
+		return nil, &runner.UsageError{Findings: findings}
+	}
+	return w, nil
+}
+
+// up starts the systems; declared are the addresses of the runbook's targets.
+func (w *world) up(declared map[string]string) error {
+	var err error
+	w.world, err = simulate.Start(context.Background(), w.spec, simulate.Options{Clock: clock.New(w.speed), Addrs: declared})
+	if err != nil {
+		return usage("", "%s: %w", w.file, err)
+	}
+	for _, name := range w.world.Names() {
+		if addr := w.world.Addr(name); addr != "" {
+			w.real[w.world.Translate(addr)] = addr
+			w.real[addr] = addr
+		}
+	}
+	return nil
+}
+
+// overlay puts the world's addresses in the place of the targets'.
+func (w *world) overlay(book string) *overlay {
+	if w == nil {
+		return nil
+	}
+	return &overlay{inputs: w.spec.Inputs, path: w.file, inventory: func(given *schema.Inventory) (*schema.Inventory, error) {
+		text, err := os.ReadFile(book)
+		if err != nil {
+			return given, nil //nolint:nilerr // Load says so, with a position
+		}
+		parsed, _ := schema.Parse(book, text)
+		inv := &schema.Inventory{Path: book}
+		if given != nil {
+			inv.Path, inv.Source, inv.Inputs, inv.Targets = given.Path, given.Source, given.Inputs, append(inv.Targets, given.Targets...)
+		}
+		for _, e := range parsed.Targets {
+			if _, replaced := inv.Targets.Get(e.Key.Value); !replaced {
+				inv.Targets = append(inv.Targets, e)
+			}
+		}
+		declared := map[string]string{}
+		for _, e := range inv.Targets {
+			if addr, ok := e.Value.Config.Get("addr"); ok && addr.Scalar != nil && !strings.Contains(addr.Scalar.Text, "${{") {
+				declared[e.Key.Value] = addr.Scalar.Text
+			}
+		}
+		if err := w.up(declared); err != nil {
+			return nil, err
+		}
+		for i := range inv.Targets {
+			t := &inv.Targets[i]
+			addr := w.world.Addr(t.Key.Value)
+			if addr == "" {
+				continue
+			}
+			config := append(schema.Map[schema.Value]{}, t.Value.Config...)
+			for k := range config {
+				if config[k].Key.Value == "addr" {
+					at := config[k].Value.Span
+					config[k].Value = schema.Value{Kind: schema.ScalarValue, Span: at, Scalar: &schema.Scalar{Text: addr, Tag: schema.String, Quoted: true, Span: at}}
+				}
+			}
+			t.Value.Config = config
+		}
+		return inv, nil
+	}}
+}
+
+// path is what is kept of the sandbox in the plan and the journal.
+func (w *world) path() string {
+	if w == nil {
+		return ""
+	}
+	return w.file
+}
+
+// start puts the world's time and machines into the run, and its clients to work.
+func (w *world) start(ctx context.Context, cfg *runner.Config) error {
+	if w == nil {
+		return nil
+	}
+	cfg.Clock = runner.FastClock{Start: time.Now(), Speed: w.speed}
+	cfg.Connect = w.connect
+	var err error
+	if w.traffic, err = w.world.StartTraffic(ctx); err != nil {
+		return usage("", "%s: start the traffic: %w", w.file, err)
+	}
+	return nil
+}
+
+// connect opens what a step acts on, in this world and nowhere else.
+func (w *world) connect(_ context.Context, t steps.Target, access steps.Access) (any, bool, error) {
+	switch t.Kind {
+	case host.KindName:
+		h := w.world.Host(t.Name)
+		if local, _ := t.Config["local"].(bool); h == nil && local {
+			h = w.world.Host(simulate.LocalHost)
+		}
+		if h == nil {
+			return nil, false, steps.Errorf("sandbox", "host %s is not in the sandbox %s, and nothing outside of it is touched", t.Name, w.file)
+		}
+		var m host.Machine = &machine{host: h, world: w.world}
+		if access == steps.ReadOnly {
+			m = host.ReadOnly(m)
+		}
+		return m, true, nil
+	case redis.KindName:
+		addr, ok := w.real[t.Addr()]
+		if !ok {
+			return nil, false, steps.Errorf("sandbox", "%s (%s) is not in the sandbox %s, and nothing outside of it is touched", t.Name, t.Addr(), w.file)
+		}
+		config := make(map[string]any, len(t.Config))
+		for k, v := range t.Config {
+			config[k] = v
+		}
+		config["addr"] = addr
+		var cfg redis.Config
+		if err := schema.Bind(config, &cfg); err != nil {
+			return nil, false, fmt.Errorf("target %s: %w", t.Name, err)
+		}
+		return redis.Open(cfg, access, redis.Dialect{}), true, nil
+	}
+	return nil, false, steps.Errorf("sandbox", "target %s: a sandbox has no targets of kind %s", t.Name, t.Kind)
+}
+
+// stop ends the world, and tells what its clients saw.
+func (w *world) stop() string {
+	if w == nil || w.world == nil {
+		return ""
+	}
+	defer func() {
+		w.world.Close()
+		w.world = nil
+	}()
+	if w.traffic == nil {
+		return ""
+	}
+	w.traffic.Stop()
+	ctx, cancel := context.WithTimeoutCause(context.Background(), 30*time.Second, errors.New("the check took longer than 30 s"))
+	defer cancel()
+	r, err := w.world.CheckTraffic(ctx, w.traffic)
+	if err != nil {
+		s := w.traffic.Ledger().Stats()
+		return fmt.Sprintf("sandbox: %d writes acknowledged, longest pause %v; what became of them cannot be told: %v", s.Acknowledged, s.MaxWait.Round(time.Millisecond), err)
+	}
+	words := fmt.Sprintf("sandbox: %d writes acknowledged, %d lost, %d stale reads, longest pause %v", r.Acknowledged, len(r.Lost), len(r.Stale), r.MaxWait.Round(time.Millisecond))
+	for i, f := range r.Lost {
+		if i == 5 {
+			words += fmt.Sprintf("\n  and %d more", len(r.Lost)-i)
+			break
+		}
+		words += fmt.Sprintf("\n  lost: %s (%s): wanted %s, got %s", f.Key, f.Kind, f.Want, f.Got)
+	}
+	return words
+}
