@@ -162,7 +162,11 @@ func Nearest(name string, candidates []string) (string, bool) {
 	plainName := fold.Replace(strings.ToLower(name))
 	best, least := "", 1+max(1, utf8.RuneCountInString(name)/3)
 	for _, candidate := range candidates {
-		distance := edits([]rune(name), []rune(candidate), least)
+		distance := edits([]rune(name), []rune(candidate), least+1)
+		if distance == least && best != "" && subsequence(name, candidate) && !subsequence(name, best) {
+			best = candidate // letters left out are likelier than other letters
+			continue
+		}
 		if distance > 0 && plainName != "" && fold.Replace(strings.ToLower(candidate)) == plainName {
 			distance = min(distance, 1)
 		}
@@ -171,6 +175,19 @@ func Nearest(name string, candidates []string) (string, bool) {
 		}
 	}
 	return best, best != ""
+}
+
+// subsequence tells whether the longer of two names is the shorter with letters added.
+func subsequence(a, b string) bool {
+	if len(a) > len(b) {
+		a, b = b, a
+	}
+	for _, r := range b {
+		if first, size := utf8.DecodeRuneInString(a); size > 0 && first == r {
+			a = a[size:]
+		}
+	}
+	return a == ""
 }
 
 // edits counts the letters to insert, drop, change or swap; it gives up at limit.

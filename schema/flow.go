@@ -17,8 +17,9 @@ type bracket struct {
 // over, and gives the offset behind it, or -1 where it is not closed.
 func (s *scanner) flow(at, indent int) int {
 	var stack []bracket
-	fresh := false // a value just ended: only , : or a bracket may follow
-	for i := at; i < min(len(s.text), s.limit+1); { // the parser came no further
+	// fresh: a value just ended, and only , : or a bracket may follow. The parser came no further than limit.
+	fresh := false
+	for i := at; i < min(len(s.text), s.limit+1); {
 		c := s.text[i]
 		top := &bracket{}
 		if len(stack) > 0 {

@@ -57,6 +57,29 @@ func TestFormat(t *testing.T) {
 	}
 }
 
+// What may not change although the layout does.
+func TestFormatKeeps(t *testing.T) {
+	for src, want := range map[string]string{
+		// an alias may not come before its anchor: nothing is moved
+		"vars: {x: &l {a: b}}\nlabels: *l\n": "vars: {x: &l {a: b}}\nlabels: *l\n",
+		// a text that keeps the blank lines behind it gets none
+		"labels:\n    k: |+\n       kept\nvars:\n    a: 1\n": "labels:\n  k: |+\n    kept\nvars:\n  a: 1\n",
+		// nor a line break that its file ended without
+		"name: |\n   a":                         "name: |-\n  a\n",
+		"vars:\n   a: |2\n       x\n      y\n":  "vars:\n  a: |2\n      x\n     y\n",
+		"name: a\r\nversion: 1\r\n":             "version: 1\nname: a\n",
+		"steps:\n- uses: a.b # why?\n  id: x\n": "steps:\n  - id: x\n    uses: a.b # why?\n",
+	} {
+		got, err := Format([]byte(src))
+		if err != nil || string(got) != want {
+			t.Errorf("%q:\n got %q, %v\nwant %q", src, got, err, want)
+		}
+	}
+	if _, err := Format([]byte("a: b: c\n")); err == nil {
+		t.Error("a file that is not YAML is formatted")
+	}
+}
+
 // corpus is every file of the golden folders, as seeds.
 func corpus(f *testing.F) {
 	files, err := filepath.Glob("../testdata/lint/schema/*/*.yaml")

@@ -123,19 +123,34 @@ type Policy struct {
 type Step struct {
 	Span Span `yaml:"-"`
 
-	ID   Leaf[string] `yaml:"id,required" pattern:"^[a-z][a-z0-9_]*$" doc:"Name of the step, unique in the file: what diffs, journals and resumes name."`
-	Name Text         `yaml:"name" doc:"One line for people."`
-	Why  Text         `yaml:"why" doc:"Why this step is there, for reviewers."`
-
-	Uses    Leaf[string] `yaml:"uses" doc:"A step kind, or ./path.yaml for a runbook used as a step."`
-	Target  *Value       `yaml:"target" doc:"Target acted upon: a name, an expression of type target, or an inline map with a literal kind."`
-	Targets *Value       `yaml:"targets" doc:"Fan out over these targets: a list of names, {group: NAME} or {labels: {…}}."`
-	With    Map[Value]   `yaml:"with" doc:"Inputs of the kind."`
+	ID   Leaf[string]   `yaml:"id,required" pattern:"^[a-z][a-z0-9_]*$" doc:"Name of the step, unique in the file: what diffs, journals and resumes name."`
+	Name Text           `yaml:"name" doc:"One line for people."`
+	Why  Text           `yaml:"why" doc:"Why this step is there, for reviewers."`
+	Tags []Leaf[string] `yaml:"tags" doc:"Select with --only and --skip."`
 
 	When    *Expr    `yaml:"when" doc:"Guard: false skips the step and says why."`
 	Require Exprs    `yaml:"require" doc:"Preconditions: false fails the step before it acts."`
 	Confirm *Confirm `yaml:"confirm" doc:"A person must approve before the step acts; false waives the question a destructive kind asks by itself."`
-	Repeat  *Repeat  `yaml:"repeat" doc:"Repeat a group until an expression holds."`
+
+	ForEach      *Value             `yaml:"for-each" doc:"Repeat over a list, map, slot set, or (as text) an expression."`
+	As           Leaf[string]       `yaml:"as" pattern:"^[a-z][a-z0-9_]*$" doc:"Name of the item; item."`
+	Key          *Value             `yaml:"key" doc:"Names an item in the journal; the item itself."`
+	MaxParallel  Dyn[int]           `yaml:"max-parallel" min:"1" doc:"How many items at the same time; 1."`
+	Batch        *Value             `yaml:"batch" doc:"Sizes of waves, in items or % of the whole list; the last repeats."`
+	PauseBetween Dyn[time.Duration] `yaml:"pause-between" doc:"Pause between waves."`
+	MaxFailures  Dyn[int]           `yaml:"max-failures" min:"0" doc:"How many items may fail before the loop fails; 0."`
+	OnChange     Leaf[string]       `yaml:"on-change" enum:"stop,add" doc:"What to do when the list differs at a resume."`
+	Repeat       *Repeat            `yaml:"repeat" doc:"Repeat a group until an expression holds."`
+	Parallel     Leaf[bool]         `yaml:"parallel" doc:"Run the children of the group at the same time."`
+
+	Uses       Leaf[string] `yaml:"uses" doc:"A step kind, or ./path.yaml for a runbook used as a step."`
+	Target     *Value       `yaml:"target" doc:"Target acted upon: a name, an expression of type target, or an inline map with a literal kind."`
+	Targets    *Value       `yaml:"targets" doc:"Fan out over these targets: a list of names, {group: NAME} or {labels: {…}}."`
+	With       Map[Value]   `yaml:"with" doc:"Inputs of the kind."`
+	Effect     Leaf[string] `yaml:"effect" enum:"read,write,cutover,destroy" doc:"Effect, for kinds that cannot know."`
+	Idempotent Leaf[bool]   `yaml:"idempotent" doc:"Whether doing it twice equals doing it once, for kinds that cannot know."`
+	Background Leaf[bool]   `yaml:"background" doc:"Keep it running until the run ends or a stop-background step names it."`
+	Ready      *Expr        `yaml:"ready" doc:"For background steps: go on once this holds."`
 
 	WaitUntil *Expr              `yaml:"wait-until" doc:"Poll this read-only kind until the expression over its outputs holds."`
 	Every     Dyn[time.Duration] `yaml:"every" min:"1ms" doc:"Cadence of the poll; 1s."`
@@ -153,33 +168,17 @@ type Step struct {
 	PointOfNoReturn Leaf[bool]   `yaml:"point-of-no-return" doc:"Once this step has started, nothing before it is rolled back."`
 	Probe           *Probe       `yaml:"probe" doc:"A read that tells whether the effect is there, for kinds that cannot know."`
 	Recheck         Leaf[bool]   `yaml:"recheck" doc:"A read step that runs again at every resume."`
-	Rescue          []Step       `yaml:"rescue" doc:"Steps that run when this one failed; if they succeed the run goes on."`
 	OnFailure       Leaf[string] `yaml:"on-failure" enum:"stop,continue,rollback,rollback-item,rollback-run" doc:"What a failure of this step does."`
 
-	ForEach      *Value             `yaml:"for-each" doc:"Repeat over a list, map, slot set, or (as text) an expression."`
-	As           Leaf[string]       `yaml:"as" pattern:"^[a-z][a-z0-9_]*$" doc:"Name of the item; item."`
-	Key          *Value             `yaml:"key" doc:"Names an item in the journal; the item itself."`
-	MaxParallel  Dyn[int]           `yaml:"max-parallel" min:"1" doc:"How many items at the same time; 1."`
-	Batch        *Value             `yaml:"batch" doc:"Sizes of waves, in items or % of the whole list; the last repeats."`
-	PauseBetween Dyn[time.Duration] `yaml:"pause-between" doc:"Pause between waves."`
-	MaxFailures  Dyn[int]           `yaml:"max-failures" min:"0" doc:"How many items may fail before the loop fails; 0."`
-	AfterBatch   []Step             `yaml:"after-batch" doc:"Steps that run after each wave; they see batch.index and batch.items."`
-	OnChange     Leaf[string]       `yaml:"on-change" enum:"stop,add" doc:"What to do when the list differs at a resume."`
-
-	Steps      []Step     `yaml:"steps" doc:"A group instead of uses."`
-	Parallel   Leaf[bool] `yaml:"parallel" doc:"Run the children of the group at the same time."`
-	Background Leaf[bool] `yaml:"background" doc:"Keep it running until the run ends or a stop-background step names it."`
-	Ready      *Expr      `yaml:"ready" doc:"For background steps: go on once this holds."`
-
-	Effect     Leaf[string] `yaml:"effect" enum:"read,write,cutover,destroy" doc:"Effect, for kinds that cannot know."`
-	Idempotent Leaf[bool]   `yaml:"idempotent" doc:"Whether doing it twice equals doing it once, for kinds that cannot know."`
-
-	Guards []Guard        `yaml:"guards" doc:"Stop conditions while this group runs."`
-	MaxAge *MaxAge        `yaml:"max-age" doc:"Deadline of this group, across pauses and restarts."`
-	Window *Window        `yaml:"window" doc:"Outside this window the step waits."`
-	Tags   []Leaf[string] `yaml:"tags" doc:"Select with --only and --skip."`
+	Guards []Guard `yaml:"guards" doc:"Stop conditions while this group runs."`
+	MaxAge *MaxAge `yaml:"max-age" doc:"Deadline of this group, across pauses and restarts."`
+	Window *Window `yaml:"window" doc:"Outside this window the step waits."`
 
 	Outputs Map[Expr] `yaml:"outputs" keys:"^[a-z][a-z0-9_]*$" doc:"Extra named values for later steps."`
+
+	Steps      []Step `yaml:"steps" doc:"A group instead of uses."`
+	AfterBatch []Step `yaml:"after-batch" doc:"Steps that run after each wave; they see batch.index and batch.items."`
+	Rescue     []Step `yaml:"rescue" doc:"Steps that run when this one failed; if they succeed the run goes on."`
 }
 
 // Confirm asks a person. Written as text, as a map, or as false.

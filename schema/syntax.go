@@ -159,7 +159,7 @@ func (l *limiter) walk(n *yaml.Node, depth int) measure {
 			return fail(fmt.Sprintf("the alias *%s stands within its own anchor", n.Value))
 		case depth+m.depth-1 > maxDepth:
 			return fail(fmt.Sprintf("nested deeper than %d levels, with the alias expanded", maxDepth))
-		case false:
+		case l.expanded > maxExpanded:
 			return fail(fmt.Sprintf("the aliases expand to more than %d values", maxExpanded))
 		}
 		return m

@@ -98,3 +98,14 @@ outputs:
 		t.Error("no finding about the comment")
 	}
 }
+
+// The expression within a ${{ }} that should not be there is kept, with its place,
+// so that the compiler looks at what was meant.
+func TestInterpolatedExpressionIsKept(t *testing.T) {
+	src := "version: 1\nname: a\nsteps:\n  - {id: x, uses: a.b, when: \"${{ inputs.a }}\"}\n"
+	book, findings := Parse("x.yaml", []byte(src))
+	when := book.Steps[0].When
+	if len(findings) != 1 || when.Source != "inputs.a" || when.Position(0) != (Position{4, 35}) {
+		t.Errorf("%q at %v, %v", when.Source, when.Position(0), findings)
+	}
+}
