@@ -69,7 +69,7 @@ func (t *text) tooLarge() *Error {
 // a < b < c hangs below both comparisons, and again below those around it, so that a short source can have
 // more branches than there are atoms.
 func size(n ast.Node) (nodes int, ok bool) {
-	defer func() { recover() }()
+	defer func() { _ = recover() }()
 	ast.Walk(&n, visitor(func() {
 		if nodes++; nodes > maxNodes {
 			panic("too large")

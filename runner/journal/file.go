@@ -85,7 +85,7 @@ func writeDurable(path string, data []byte) error {
 		err = os.Rename(temp, path)
 	}
 	if err != nil {
-		os.Remove(temp) // best effort: the first error is the one to tell
+		_ = os.Remove(temp) // best effort: the first error is the one to tell
 		return err
 	}
 	return syncDir(filepath.Dir(path))

@@ -307,7 +307,7 @@ func (j *Journal) flush() {
 		err := j.file.Sync()
 		j.mu.Lock()
 		if err != nil {
-			j.dieLocked("sync", upTo, err)
+			_ = j.dieLocked("sync", upTo, err)
 		} else {
 			j.synced = upTo
 		}
@@ -371,14 +371,14 @@ func (j *Journal) Close() error {
 			j.armed = false
 		}
 		if j.dead != nil && j.dead.Op == "write" {
-			j.file.Sync() // best effort for the records before the one that failed
+			_ = j.file.Sync() // best effort for the records before the one that failed
 		}
 		err := j.file.Close()
 		if j.dead == nil && err != nil {
 			j.closeErr = j.dieLocked("close", j.seq, err)
 		}
 		if j.dead == nil {
-			j.dieLocked("close", j.seq, errClosed)
+			_ = j.dieLocked("close", j.seq, errClosed)
 		}
 	})
 	return j.closeErr

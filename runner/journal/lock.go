@@ -108,7 +108,7 @@ func Lock(path string, h Holder) (*Held, error) {
 		}
 		l := &Held{path: path, file: f}
 		if err := l.write(h); err != nil {
-			l.Release()
+			_ = l.Release()
 			return nil, fmt.Errorf("lock %s: write its holder: %w", path, err)
 		}
 		return l, nil

@@ -224,12 +224,12 @@ func (s *Store) Remove(runID string) error {
 	if err != nil {
 		return fmt.Errorf("remove run %s: %w", runID, err)
 	}
-	defer held.Release()
+	defer func() { _ = held.Release() }()
 	children, err := OpenChildren(r)
 	if err != nil {
 		return fmt.Errorf("remove run %s: %w", runID, err)
 	}
-	defer children.Close()
+	defer func() { _ = children.Close() }()
 	if free, err := children.tryFree(); err != nil || !free {
 		return fmt.Errorf("remove run %s: %w", runID, &ChildrenError{Path: r.childrenPath(), Err: err})
 	}

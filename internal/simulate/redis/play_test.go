@@ -45,12 +45,11 @@ type stage interface {
 }
 
 type player struct {
-	stage    stage
-	names    []string
-	conns    map[string]*resp.Conn
-	ids      map[string]string
-	out      strings.Builder
-	patience time.Duration
+	stage stage
+	names []string
+	conns map[string]*resp.Conn
+	ids   map[string]string
+	out   strings.Builder
 }
 
 var (
