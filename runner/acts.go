@@ -1,6 +1,7 @@
 package runner
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"slices"
@@ -12,10 +13,9 @@ import (
 type acts struct {
 	mu      sync.Mutex
 	entries []*entry
-	changed int
 }
 
-// entry is one step that has started to act.
+// entry is one step that has started to act, or a group that a rollback has to know of.
 type entry struct {
 	acts     *acts
 	n        *Node
@@ -23,6 +23,7 @@ type entry struct {
 	path     string
 	span     *span
 	seq      int64 // of its step-started
+	addr     string
 	before   json.RawMessage
 	withheld bool   // before held a secret and was not written down
 	status   string // empty: it has not finished
@@ -31,9 +32,11 @@ type entry struct {
 
 // span is the execution of one element, so that a rollback knows what started inside it.
 type span struct {
-	parent *span
-	node   *Node
-	path   string
+	parent  *span
+	node    *Node
+	path    string
+	changed bool   // something inside has changed something
+	unknown string // dry run: the step inside that would
 }
 
 type spanKey struct{}
@@ -67,92 +70,123 @@ func (a *acts) add(ctx context.Context, e *entry) *entry {
 	return e
 }
 
-// begin notes an attempt that acts. The old state is that before the first one.
-func (e *entry) begin(seq int64, before json.RawMessage, withheld bool) {
-	e.acts.mu.Lock()
-	defer e.acts.mu.Unlock()
-	e.seq, e.before, e.withheld, e.status = seq, before, withheld, ""
+// at finds what a path left when an earlier attempt of a group around it acted.
+func (a *acts) at(path string) *entry {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, e := range slices.Backward(a.entries) {
+		if e.path == path && !e.undone {
+			return e
+		}
+	}
+	return nil
 }
 
-// end notes how the step ended; a nil entry is a step that did not act.
+// begin notes an attempt that acts. The old state is that before the first one.
+func (e *entry) begin(seq int64, addr string, before json.RawMessage, withheld bool) {
+	e.acts.mu.Lock()
+	defer e.acts.mu.Unlock()
+	e.seq, e.addr, e.before, e.withheld = seq, addr, before, withheld
+	if e.status != statusChanged {
+		e.status = ""
+	}
+}
+
+// end notes how the step ended; a nil entry is a step that did not act. What an earlier
+// attempt has changed stays changed.
 func (e *entry) end(status string) {
 	if e == nil {
 		return
 	}
 	e.acts.mu.Lock()
 	defer e.acts.mu.Unlock()
-	e.status = status
+	if e.status != statusChanged {
+		e.status = status
+	}
 	if status == statusChanged {
-		e.acts.changed++
+		for sp := e.span; sp != nil && !sp.changed; sp = sp.parent {
+			sp.changed = true
+		}
 	}
 }
 
-// next is a place in the order for a group, which is before what starts in it.
-func (a *acts) next() int64 {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if len(a.entries) < 2 {
-		return 0
+// status is that of an element made of others, which has ended with h.
+func (a *acts) status(ctx context.Context, h *halt) string {
+	if h != nil {
+		return statusFailed
 	}
-	return a.entries[len(a.entries)-2].seq
-}
-
-// count is a mark for changedSince.
-func (a *acts) count() int {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.changed
+	if sp, _ := ctx.Value(spanKey{}).(*span); sp != nil && sp.changed {
+		return statusChanged
+	}
+	return statusOK
 }
 
-func (a *acts) changedSince(mark int) bool { return a.count() > mark }
-
-// back gives what is to be undone inside of an element, the latest first. What is in a
-// group that says itself how it is undone is not there: the group is.
+// back gives what a rollback of an element has to undo, the latest first; nil is the run.
+// What is in a group that says itself how it is undone is not there: the group is.
 func (a *acts) back(inside *span) []*entry {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	covered := map[*span]bool{}
 	for _, e := range a.entries {
-		if e.n.Shape != Leaf {
+		if e.n.Shape != Leaf && e.n.UndoMode != "auto" {
 			covered[e.span] = true
 		}
 	}
 	var list []*entry
 	for _, e := range a.entries {
-		if e.undone || e.status == statusOK || e.n.on(InUndo) || e.n.on(InFinally) || inside != nil && !e.span.within(inside) {
-			continue
-		}
-		if e.coveredBy(covered) {
+		if e.undone || e.status == statusOK || !e.span.within(inside) || e.n.within(InUndo) || e.n.within(InFinally) || e.coveredBy(covered, inside) {
 			continue
 		}
 		list = append(list, e)
 	}
-	slices.SortFunc(list, func(x, y *entry) int { return int(y.seq - x.seq) })
+	slices.SortStableFunc(list, latestFirst)
 	return list
 }
 
-func (e *entry) coveredBy(covered map[*span]bool) bool {
+// temporary gives what is to be put back when the run is over, the latest first.
+func (a *acts) temporary() []*entry {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var list []*entry
+	for _, e := range a.entries {
+		if e.n.Restore && !e.undone && e.status != statusOK {
+			list = append(list, e)
+		}
+	}
+	slices.SortStableFunc(list, latestFirst)
+	return list
+}
+
+func latestFirst(x, y *entry) int { return cmp.Compare(y.seq, x.seq) }
+
+// coveredBy says that a group around the entry, itself inside of what is rolled back, has
+// a way back of its own.
+func (e *entry) coveredBy(covered map[*span]bool, inside *span) bool {
 	if len(covered) == 0 {
 		return false
 	}
 	at := e.span
-	if e.n.Shape != Leaf && at != nil {
+	if covered[at] && e.n.Shape != Leaf {
+		if at == inside {
+			return false
+		}
 		at = at.parent
 	}
 	for ; at != nil; at = at.parent {
 		if covered[at] {
 			return true
 		}
+		if at == inside {
+			return false
+		}
 	}
 	return false
 }
 
-// on says whether a node stands in a list of this role, or in a group that does.
-func (n *Node) on(r Role) bool {
-	for at := n; at != nil; at = at.Parent {
-		if at.Role == r {
-			return true
-		}
-	}
-	return false
+// marked says that a rollback has to know when the node, which acts by what is in it
+// alone, has started.
+func (n *Node) marked() bool {
+	return n.PointOfNoReturn || n.Shape != Leaf && n.UndoMode != "auto"
 }

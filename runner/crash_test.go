@@ -118,6 +118,12 @@ type crashFile struct {
 	synced int64
 }
 
+func (f *crashFile) open(path string, flag int, perm fs.FileMode) (journal.File, error) {
+	var err error
+	f.File, err = os.OpenFile(path, flag, perm)
+	return f, err
+}
+
 func (f *crashFile) Write(b []byte) (int, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -191,13 +197,7 @@ func TestCrashAtEveryRecord(t *testing.T) {
 func crashOnce(t *testing.T, book, how string, at int, want string, end Status) {
 	t.Helper()
 	l := newLab(t)
-	l.options.Open = func(path string, flag int, perm fs.FileMode) (journal.File, error) {
-		f, err := os.OpenFile(path, flag, perm)
-		if err != nil {
-			return nil, err
-		}
-		return &crashFile{File: f, at: at, how: how}, nil
-	}
+	l.options.Open = (&crashFile{at: at, how: how}).open
 	r := l.exec(l.program(book, "sub.yaml", crashSub))
 	l.options = journal.Options{}
 	var path []string

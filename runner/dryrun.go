@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
+	"strings"
 	"sync"
 
 	"runbook/runner/expression"
+	"runbook/schema"
 	"runbook/steps"
 )
 
@@ -14,8 +17,12 @@ import (
 type dryRun struct {
 	mu      sync.Mutex
 	changed map[string]string // target, to the step that would change it
+	all     string            // a step of which nobody can tell what it would change; empty: none
 	failed  *halt             // the first precondition known to be false
 }
+
+// dryRefusal is the kind of the error that a dry run gives to whoever wants to write.
+const dryRefusal = "dry-run"
 
 // here names the machine of the runner itself, for steps without a target.
 const here = "\x00here"
@@ -39,7 +46,80 @@ func (d *dryRun) because(targets []string) string {
 			return step
 		}
 	}
-	return ""
+	if len(targets) == 0 {
+		return ""
+	}
+	return d.all
+}
+
+// wouldInside is would for all that a node may do, where it is not known whether it does.
+func (d *dryRun) wouldInside(n *Node, path string) {
+	if n.Effect == steps.Read {
+		return
+	}
+	for _, c := range n.Children {
+		d.wouldInside(c, path)
+	}
+	if n.Shape == Group {
+		return
+	}
+	targets, known := n.staticTargets()
+	if known {
+		d.would(path, targets...)
+		return
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.all == "" {
+		d.all = path
+	}
+}
+
+// staticTargets are the targets that a step acts on or asks, as far as that can be told
+// before it runs; false: it cannot.
+func (n *Node) staticTargets() ([]string, bool) {
+	if n.Shape != Leaf || n.partIn == nil && n.BoundIn == nil || n.BoundIn == nil && dynamicPeers(n) {
+		return nil, false
+	}
+	in := n.BoundIn
+	if in == nil {
+		in = n.partIn
+	}
+	names := peers(in)
+	switch b := n.Target; {
+	case n.FanOut:
+		for _, t := range n.Targets {
+			names = append(names, t.Name)
+		}
+	case b == nil:
+	case b.Target != nil:
+		names = append(names, b.Target.Name)
+	case b.Each != nil:
+		for _, t := range b.Each.Targets {
+			names = append(names, t.Name)
+		}
+	default:
+		return nil, false
+	}
+	if len(names) == 0 {
+		names = append(names, here)
+	}
+	return names, true
+}
+
+// dynamicPeers tells that a target among the inputs is only known while running.
+func dynamicPeers(n *Node) bool {
+	for i := range n.Kind.In.NumField() {
+		f := n.Kind.In.Field(i)
+		if f.Type != reflect.TypeFor[schema.TargetName]() && f.Type != reflect.TypeFor[schema.Endpoint]() {
+			continue
+		}
+		name, _, _ := strings.Cut(f.Tag.Get("yaml"), ",")
+		if t := n.With.entry(name); t != nil && !t.Constant {
+			return true
+		}
+	}
+	return false
 }
 
 func (d *dryRun) fail(h *halt) {
@@ -50,17 +130,42 @@ func (d *dryRun) fail(h *halt) {
 	}
 }
 
-// touches are the targets that a step acts on or asks.
+// touches are the targets that a step acts on or asks, by name and by address, since two
+// names may be one server. None: it looks at nothing but the values that it is given.
 func (a *act) touches() []string {
-	var names []string
-	if a.target != nil {
-		names = append(names, a.target.Name)
+	if a.kind.Engine == steps.EngineSet || onlyConditions(a.kind.In) {
+		return nil
 	}
-	names = append(names, peers(a.in)...)
+	var names []string
+	add := func(t *boundTarget) {
+		names = append(names, t.Name)
+		if t.addr != "" {
+			names = append(names, "\x00addr "+t.addr)
+		}
+	}
+	if a.target != nil {
+		add(a.target)
+	}
+	for _, name := range peers(a.in) {
+		if t := a.s.frame.find(name); t != nil {
+			add(t)
+		} else {
+			names = append(names, "\x00addr "+name)
+		}
+	}
 	if len(names) == 0 {
 		names = append(names, here)
 	}
 	return names
+}
+
+func onlyConditions(in reflect.Type) bool {
+	for i := range in.NumField() {
+		if in.Field(i).Type != reflect.TypeFor[[]schema.Condition]() {
+			return false
+		}
+	}
+	return in.NumField() > 0
 }
 
 // dryLeaf does all of a step but its effect.
@@ -90,7 +195,7 @@ func (x *run) dryRead(ctx context.Context, a *act, because string) *halt {
 	if err != nil {
 		return x.dryFail(a, steps.Classify(err))
 	}
-	a.out = out
+	a.out, a.found = out, false
 	a.result = x.seen(a)
 	if a.n.Wait != nil {
 		ok, err := x.holds(a.s, a.n.Wait.Until, a.result)
@@ -119,19 +224,15 @@ func (x *run) dryRead(ctx context.Context, a *act, because string) *halt {
 func (x *run) dryChange(ctx context.Context, a *act, because string) *halt {
 	limited, cancel := x.clock.WithTimeout(ctx, defaultTimeout, errTimeout)
 	defer cancel()
-	view := steps.NewView(a)
 	state, out, err := x.probe(limited, a)
 	if err == nil && state == steps.Done && because == "" {
-		a.out = out
+		a.out, a.found = out, true
 		a.result = x.seen(a)
 		return x.dryDone(a, statusOK, nil)
 	}
-	if err == nil {
-		err = a.kind.Check(limited, view, a.in)
-	}
 	var change steps.Change
 	if err == nil {
-		change, err = a.kind.Plan(limited, &view, a.in)
+		change, err = x.intend(limited, a)
 	}
 	if c := context.Cause(ctx); c != nil {
 		return haltFor(c, a.path)
@@ -140,13 +241,16 @@ func (x *run) dryChange(ctx context.Context, a *act, because string) *halt {
 		return x.dryFail(a, steps.Classify(err))
 	}
 	if err != nil { // the target is not as it will be: only what is known offline can be told
-		if change, err = a.kind.Plan(limited, nil, a.in); err != nil {
+		change, err = bounded(x, limited, a.path, func(ctx context.Context) (steps.Change, error) { return a.kind.Plan(ctx, nil, a.in) })
+		if err != nil {
 			return x.dryUnknown(a.s, a.n, a.path, &unknownError{because})
 		}
 	}
 	touched := a.touches()
 	for _, l := range change.Lines {
-		touched = append(touched, l.Target)
+		if l.Target != "" {
+			touched = append(touched, l.Target)
+		}
 	}
 	x.dry.would(a.path, touched...)
 	return x.dryDone(a, statusWouldChange, commands(change.Lines))
@@ -165,12 +269,13 @@ func (x *run) dryDone(a *act, status string, lines []string) *halt {
 			a.result[unknownKey] = a.path
 		}
 	}
-	seal(a.result, status, 1, 0, nil)
+	body := &StepFinished{Status: status, Attempts: 1, Commands: lines}
+	seal(a.result, body)
 	a.s.set(a.n.ID, a.result)
 	for i := range lines {
 		lines[i] = x.mask.String(lines[i])
 	}
-	if _, err := x.record(recStepFinished, a.path, &StepFinished{Status: status, Commands: lines}); err != nil {
+	if _, err := x.record(recStepFinished, a.path, body); err != nil {
 		return broken(a.path, err)
 	}
 	return nil
@@ -178,36 +283,82 @@ func (x *run) dryDone(a *act, status string, lines []string) *halt {
 
 // dryFail is a step that is known to fail. The others are still looked at.
 func (x *run) dryFail(a *act, failure *steps.Error) *halt {
-	h := failed(a.path, x.described(a, failure))
-	x.dry.fail(h)
-	result := nothing(a.n)
-	result[unknownKey] = a.path
-	a.s.set(a.n.ID, result)
-	if _, err := x.record(recStepFinished, a.path, &StepFinished{Status: statusFailed, Error: errorBody(h.err)}); err != nil {
-		return broken(a.path, err)
+	var refused *steps.Error
+	if errors.As(failure, &refused) && refused.Kind == dryRefusal {
+		return x.dryUnknown(a.s, a.n, a.path, failure)
+	}
+	return x.dryRefused(a.s, a.n, a.path, failure)
+}
+
+// dryRefused is a step, of whatever shape, that is known to fail, or that hangs on
+// something that a dry run does not know.
+func (x *run) dryRefused(s *scope, n *Node, path string, failure *steps.Error) *halt {
+	var unknown *unknownError
+	if errors.As(failure, &unknown) {
+		return x.dryUnknown(s, n, path, unknown)
+	}
+	failure = x.masked(failure)
+	x.dry.fail(failed(path, failure))
+	x.dry.wouldInside(n, path)
+	s.unknown(n, path)
+	if _, err := x.record(recStepFinished, path, &StepFinished{Status: statusFailed, Error: errorBody(failure)}); err != nil {
+		return broken(path, err)
 	}
 	return nil
 }
 
 // dryUnknown is a step of which a dry run cannot tell how it would end.
 func (x *run) dryUnknown(s *scope, n *Node, path string, why error) *halt {
-	result := nothing(n)
 	because := path
 	var unknown *unknownError
 	if errors.As(why, &unknown) {
 		because = unknown.because
 	}
-	result[unknownKey] = because
-	s.set(n.ID, result)
-	if n.Effect != steps.Read {
-		if n.Target != nil && n.Target.Target != nil {
-			x.dry.would(path, n.Target.Target.Name)
-		} else if n.Target == nil && !n.FanOut {
-			x.dry.would(path, here)
-		}
-	}
+	x.dry.wouldInside(n, path)
+	s.unknown(n, because)
 	if _, err := x.record(recStepFinished, path, &StepFinished{Status: statusUnknown, Reason: x.mask.String(why.Error())}); err != nil {
 		return broken(path, err)
 	}
 	return nil
+}
+
+// unknown keeps, of a step and of those in it, that nothing is known of them.
+func (s *scope) unknown(n *Node, because string) {
+	result := nothing(n)
+	result[unknownKey] = because
+	s.set(n.ID, result)
+	if n.Loop != nil || n.FanOut {
+		return // what is in it is not seen from outside
+	}
+	for _, c := range n.Children {
+		s.unknown(c, because)
+	}
+}
+
+// doubts tells the elements around a step what a dry run does not know of it.
+func (x *run) doubts(s *scope, n *Node, around *span) {
+	if x.dry == nil {
+		return
+	}
+	seen, _ := s.own(n.ID)
+	because, ok := seen[unknownKey].(string)
+	if !ok {
+		if because, ok = seen[unknownStatus].(string); !ok {
+			return
+		}
+	}
+	for ; around != nil && around.unknown == ""; around = around.parent {
+		around.unknown = because
+	}
+}
+
+// dryStatus marks the result of what is made of steps, one of which would change
+// something: of a group its status, of a loop all of it.
+func (x *run) dryStatus(ctx context.Context, result map[string]any, mark string) {
+	if x.dry == nil {
+		return
+	}
+	if sp, _ := ctx.Value(spanKey{}).(*span); sp != nil && sp.unknown != "" {
+		result[mark] = sp.unknown
+	}
 }

@@ -283,6 +283,7 @@ func (x *run) node(ctx context.Context, s *scope, n *Node) *halt {
 	} else {
 		h = x.body(ctx, s, n, path)
 	}
+	x.doubts(s, n, span.parent)
 	if !h.own() {
 		return h
 	}
@@ -408,7 +409,7 @@ func (x *run) group(ctx context.Context, s *scope, n *Node, path string, gates b
 		if err != nil {
 			return broken(path, err)
 		}
-		if n.UndoMode == "steps" || n.UndoMode == "none" || n.PointOfNoReturn {
+		if try == 1 && n.marked() {
 			x.acts.add(ctx, &entry{n: n, s: s, path: path, seq: seq})
 		}
 		clear(result)
@@ -424,7 +425,10 @@ func (x *run) group(ctx context.Context, s *scope, n *Node, path string, gates b
 		if h != nil && !h.own() {
 			return h
 		}
-		if h == nil || h.decided != "" || ctx.Err() != nil || x.dry != nil || !x.again(s, policy, try, h.err, result) {
+		if x.dry != nil && h != nil {
+			return x.dryRefused(s, n, path, h.err)
+		}
+		if h == nil || h.decided != "" || ctx.Err() != nil || !x.again(s, policy, try, h.err, result) {
 			return x.groupFinished(ctx, s, n, path, attempt, result, began, h)
 		}
 		if err := x.retrying(ctx, path, policy, attempt, try, h.err); err != nil {
@@ -609,6 +613,7 @@ func (x *run) groupFinished(ctx context.Context, s *scope, n *Node, path string,
 		return nil
 	}
 	seal(result, body)
+	x.dryStatus(ctx, result, unknownStatus)
 	s.set(n.ID, result)
 	if _, err := x.record(recStepFinished, path, body); err != nil {
 		return broken(path, err)
@@ -661,7 +666,7 @@ func jsonable(v any) any {
 	case map[string]any:
 		m := make(map[string]any, len(v))
 		for k, e := range v {
-			if k != unknownKey {
+			if k != unknownKey && k != unknownStatus {
 				m[k] = jsonable(e)
 			}
 		}

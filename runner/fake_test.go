@@ -22,6 +22,9 @@ type world struct {
 	lost  map[string]bool  // the act on this key happens, its answer does not come
 	reads int
 	onGet func(key string, n int) // before each read
+	onAct func(key string)        // before each act
+	extra []*steps.Definition
+	kinds []*steps.TargetDefinition
 }
 
 func newWorld() *world {
@@ -29,6 +32,9 @@ func newWorld() *world {
 }
 
 func (w *world) act(key string, f func()) error {
+	if w.onAct != nil {
+		w.onAct(key)
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if err := w.fail[key]; err != nil {
@@ -157,7 +163,27 @@ func (w *world) catalog() *Catalog {
 			return memCheckOut{true}, nil
 		},
 	}).Define()
-	return NewCatalog([]*steps.Definition{set, add, get, check}, nil)
+	all := append([]*steps.Definition{set, add, get, check}, engineKinds...)
+	return NewCatalog(append(all, w.extra...), w.kinds)
+}
+
+// engineKinds are those that the engine carries out itself.
+var engineKinds = []*steps.Definition{
+	(&steps.Kind[sleepIn, struct{}]{Name: "sleep", Engine: steps.EngineSleep, NothingToUndo: true}).Define(),
+	(&steps.Kind[stopIn, struct{}]{Name: "stop-background", Effect: steps.Write, Engine: steps.EngineStopBackground, NothingToUndo: true}).Define(),
+	(&steps.Kind[approveIn, struct{}]{Name: "approve", Engine: steps.EngineGate, NothingToUndo: true}).Define(),
+	(&steps.Kind[setIn, struct{}]{Name: "set", Engine: steps.EngineSet, NothingToUndo: true}).Define(),
+}
+
+// odd adds a kind without a probe, with an act of the test's own.
+func (w *world) odd(name string, idempotent bool, apply func(ctx context.Context, s steps.Session, in memIn) (memOut, error)) {
+	w.extra = append(w.extra, (&steps.Kind[memIn, memOut]{
+		Name: name, Doc: "Odd.", Effect: steps.Write, AuthorKnows: true, Idempotent: idempotent, NoUndo: "odd",
+		Plan: func(context.Context, *steps.View, memIn) (steps.Change, error) {
+			return steps.Change{Lines: []steps.Line{{Command: name}}}, nil
+		},
+		Apply: apply,
+	}).Define())
 }
 
 type memCheckIn struct {
@@ -176,6 +202,9 @@ type lab struct {
 	ask     func(context.Context, Question) (Answer, error)
 	clock   Clock
 	options journal.Options
+	observe func(journal.Record)
+	ctx     context.Context
+	environ map[string]string
 }
 
 func newLab(t testing.TB) *lab {
@@ -184,8 +213,16 @@ func newLab(t testing.TB) *lab {
 
 func (l *lab) config() Config {
 	l.records = nil
-	return Config{Store: l.store, Operator: Operator{Name: "ana", UID: 1000, Host: "here"}, Version: "test",
-		Observe: func(r journal.Record) { l.records = append(l.records, r) }, Ask: l.ask, Clock: l.clock, Journal: l.options}
+	var mu sync.Mutex
+	return Config{Environ: func(name string) (string, bool) { v, ok := l.environ[name]; return v, ok }, Store: l.store, Operator: Operator{Name: "ana", UID: 1000, Host: "here"}, Version: "test",
+		Observe: func(r journal.Record) {
+			mu.Lock()
+			l.records = append(l.records, r)
+			mu.Unlock()
+			if l.observe != nil {
+				l.observe(r)
+			}
+		}, Ask: l.ask, Clock: l.clock, Journal: l.options}
 }
 
 func (l *lab) program(text string, files ...string) *Program {
@@ -219,11 +256,18 @@ func (l *lab) exec(p *Program, change ...func(*Request)) *Result {
 	for _, c := range change {
 		c(&req)
 	}
-	r, err := Execute(l.t.Context(), l.config(), req)
+	r, err := Execute(l.context(), l.config(), req)
 	if err != nil {
 		l.t.Fatalf("execute: %v", err)
 	}
 	return r
+}
+
+func (l *lab) context() context.Context {
+	if l.ctx != nil {
+		return l.ctx
+	}
+	return l.t.Context()
 }
 
 func (l *lab) resume(change ...func(*ResumeRequest)) *Result {
@@ -245,7 +289,7 @@ func (l *lab) tryResume(change ...func(*ResumeRequest)) (*Result, error) {
 	for _, c := range change {
 		c(&req)
 	}
-	return Resume(l.t.Context(), l.config(), req)
+	return Resume(l.context(), l.config(), req)
 }
 
 // end wants a status and gives the types of the records.

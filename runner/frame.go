@@ -87,8 +87,12 @@ func nothing(n *Node) map[string]any {
 	return r
 }
 
-// unknownKey marks, in a dry run, the result of a step that would have changed something.
-const unknownKey = "\x00unknown"
+// In a dry run these mark the result of a step that would have changed something, or of
+// one that is made of such: then only its status is not known.
+const (
+	unknownKey    = "\x00unknown"
+	unknownStatus = "\x00status"
+)
 
 // env is what an expression with these references sees. Only the steps it names are
 // there: the store is never copied. own are the step's own outputs, as plain names.
@@ -148,7 +152,11 @@ func (x *run) known(s *scope, own map[string]any, refs ...[]expression.Ref) erro
 			if len(r.Path) < 2 || r.Path[0] != "steps" {
 				continue
 			}
-			if because, ok := s.result(r.Path[1])[unknownKey].(string); ok {
+			seen := s.result(r.Path[1])
+			if because, ok := seen[unknownKey].(string); ok {
+				return &unknownError{because}
+			}
+			if because, ok := seen[unknownStatus].(string); ok && (len(r.Path) == 2 || r.Path[2] == "status") {
 				return &unknownError{because}
 			}
 		}

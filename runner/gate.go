@@ -43,8 +43,8 @@ func (x *run) gate(ctx context.Context, s *scope, n *Node, path, part string) *h
 	}
 	answer, how, err := x.ask(ctx, n, g, q)
 	if err != nil {
-		if c := context.Cause(ctx); c != nil {
-			return haltFor(c, at)
+		if h := stopped(ctx, at); h != nil {
+			return h
 		}
 		return x.gateEnded(ctx, at, err)
 	}
@@ -81,14 +81,20 @@ func (x *run) ask(ctx context.Context, n *Node, g *Gate, q Question) (Answer, st
 	if x.cfg.Ask == nil {
 		return Answer{}, "", errNobody
 	}
+	defer x.atGate(ctx)()
+	ctx, done := softly(ctx)
+	defer done()
 	x.gates.Lock()
 	defer x.gates.Unlock()
+	if ctx.Err() != nil { // while another question was open
+		return Answer{}, "", context.Cause(ctx)
+	}
 	if g.Timeout > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = x.clock.WithTimeout(ctx, g.Timeout, errGateTimeout)
 		defer cancel()
 	}
-	answer, err := x.cfg.Ask(ctx, q)
+	answer, err := bounded(x, ctx, q.Step, func(ctx context.Context) (Answer, error) { return x.cfg.Ask(ctx, q) })
 	if err != nil && errors.Is(context.Cause(ctx), errGateTimeout) {
 		err = errGateTimeout
 	}
@@ -126,7 +132,7 @@ func (x *run) preview(ctx context.Context, s *scope, n *Node, path string) []ste
 	if err != nil {
 		return nil
 	}
-	change, err := n.Kind.Plan(ctx, nil, a.in)
+	change, err := bounded(x, ctx, path, func(ctx context.Context) (steps.Change, error) { return n.Kind.Plan(ctx, nil, a.in) })
 	if err != nil {
 		return nil
 	}
@@ -137,14 +143,8 @@ func (x *run) preview(ctx context.Context, s *scope, n *Node, path string) []ste
 	return change.Lines
 }
 
-// approve is the kind approve: a gate of its own.
-func (x *run) approve(ctx context.Context, a *act) *halt {
-	if h := x.gate(ctx, a.s, a.n, a.path, ""); h != nil {
-		if h.end == Failed {
-			return x.fail(a, h.err)
-		}
-		return h
-	}
+// approve is the kind approve: its question was asked with the other guards, and answered.
+func (x *run) approve(a *act) *halt {
 	a.attempt = 1
 	return x.finish(a, statusOK)
 }

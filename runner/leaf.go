@@ -9,9 +9,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math"
 	"math/rand/v2"
 	"reflect"
+	"runtime/debug"
+	"slices"
 	"strings"
 	"time"
 
@@ -30,15 +33,20 @@ type act struct {
 	kind   *steps.Definition
 	effect steps.Effect
 	target *boundTarget
-	in     any // pointer to the kind's inputs
+	in     any   // pointer to the kind's inputs
+	item   *item // of a wait over all items; nil otherwise
 	digest string
 
-	attempt   int
+	attempt   int // counted over all processes
+	try       int // counted in this one
 	began     time.Time
 	before    json.RawMessage
 	withheld  bool
-	entry     *entry // in the log for the way back; nil until it has started to act
+	acted     bool   // an earlier attempt has acted, here or in an earlier process
+	sent      bool   // this one has
+	entry     *entry // in the log for the way back; nil: nothing to put back
 	out       any    // the kind's output; nil: not known
+	found     bool   // out is what a probe found, so that what only the act knows is null
 	result    map[string]any
 	recovered bool
 	warnings  []string
@@ -48,9 +56,6 @@ type act struct {
 func (x *run) leaf(ctx context.Context, s *scope, n *Node, path string, gates bool) *halt {
 	if h, restored := x.restore(ctx, s, n, path); restored {
 		return h
-	}
-	if replaying(ctx) {
-		return x.replayEnd(ctx, s, n, path)
 	}
 	if skipped, h := x.guard(ctx, s, n, path, gates); h != nil || skipped {
 		return h
@@ -64,7 +69,7 @@ func (x *run) leaf(ctx context.Context, s *scope, n *Node, path string, gates bo
 	}
 	switch n.Kind.Engine {
 	case steps.EngineGate:
-		return x.approve(ctx, a)
+		return x.approve(a)
 	case steps.EngineStopBackground:
 		return x.stopBackground(ctx, a)
 	}
@@ -174,21 +179,21 @@ func (x *run) perform(ctx context.Context, a *act) *halt {
 	if limit == 0 && !a.n.Timeout.Set && !a.n.Background {
 		limit = defaultTimeout
 	}
+	policy, err := x.retryPolicy(a.s, a.n, attemptsOf(a.kind, a.effect, a.n.Idempotent))
+	if err != nil {
+		return x.refused(a.s, a.n, a.path, steps.Classify(err))
+	}
 	outer := ctx
 	if limit > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = x.clock.WithTimeout(ctx, limit, errTimeout)
 		defer cancel()
 	}
-	policy, err := x.retryPolicy(a)
-	if err != nil {
-		return x.refused(a.s, a.n, a.path, steps.Classify(err))
-	}
 	a.attempt = 1
 	if h, over := x.inherit(ctx, a); over {
 		return h
 	}
-	for ; ; a.attempt++ {
+	for a.try = 1; ; a.attempt, a.try = a.attempt+1, a.try+1 {
 		status, err := x.attempt(ctx, a)
 		if err == nil {
 			return x.finish(a, status)
@@ -197,68 +202,67 @@ func (x *run) perform(ctx context.Context, a *act) *halt {
 		if errors.As(err, &dead) {
 			return broken(a.path, dead.err)
 		}
-		if a.n.Background && errors.Is(context.Cause(ctx), errBackground) {
-			a.out, a.result = nil, nil
-			return x.finish(a, statusChanged)
+		if a.n.Background {
+			if h, over := x.backgroundEnded(ctx, a); over {
+				return h
+			}
 		}
-		failure := steps.Classify(err)
-		if a.entry != nil && a.effect != steps.Read && failure.Unknown {
-			v, verdict := x.settle(outer, a, failure)
-			switch v {
+		failure := x.masked(steps.Classify(err))
+		if a.sent && failure.Unknown {
+			verdict, why := x.settle(outer, a, failure)
+			switch verdict {
 			case settledDone:
 				return x.finish(a, statusChanged)
 			case settledDoubt:
-				return x.doubt(outer, a, verdict)
-			}
-			if h := interruptedNow(outer, a); h != nil {
-				return h // it is known not to be there; the resume runs it again
+				return x.doubt(outer, a, why)
 			}
 			known := *failure
 			known.Unknown = false
 			failure = &known
 		}
-		if cause := context.Cause(ctx); cause != nil {
+		if cause := a.ended(ctx); cause != nil {
 			return x.cutShort(outer, a, cause, failure)
 		}
-		if !x.again(a, policy, failure) {
+		if !x.again(a.s, policy, a.try, failure, a.lastSeen()) {
 			return x.fail(a, failure)
 		}
-		delay := policy.delay(a.attempt)
-		if _, err := x.record(recStepRetrying, a.path, &StepRetrying{Attempt: a.attempt, Error: errorBody(failure), Delay: seconds(delay)}); err != nil {
-			return broken(a.path, err)
-		}
-		if err := x.pause(ctx, delay); err != nil {
+		if err := x.retrying(ctx, a.path, policy, a.attempt, a.try, failure); err != nil {
+			var dead *deadJournal
+			if errors.As(err, &dead) {
+				return broken(a.path, dead.err)
+			}
 			return x.cutShort(outer, a, err, failure)
 		}
 	}
 }
 
-// cutShort is a step whose context ended: its own time-out is a failure, everything
-// else leaves it for a resume.
+// ended is the cause for which an attempt was cut: a read ends too when nothing new may start.
+func (a *act) ended(ctx context.Context) error {
+	if a.effect == steps.Read {
+		return over(ctx)
+	}
+	return context.Cause(ctx)
+}
+
+// cutShort is a step whose context ended: its own timeout is a failure, everything else
+// leaves it for a resume.
 func (x *run) cutShort(outer context.Context, a *act, cause error, failure *steps.Error) *halt {
-	if errors.Is(cause, errTimeout) && context.Cause(outer) == nil {
+	if errors.Is(cause, errTimeout) && over(outer) == nil {
 		if !errors.Is(failure.Err, cause) {
 			failure = &steps.Error{Hint: failure.Hint, Err: fmt.Errorf("%w; last: %w", cause, failure.Err)}
 		}
 		return x.fail(a, &steps.Error{Kind: "timeout", Hint: failure.Hint, Err: failure.Err})
 	}
-	if a.entry != nil && !a.n.Background && !failure.Unknown {
-		// It has started and is known to have failed: without this a resume would have to doubt it.
+	if a.acted && !a.n.Background && a.effect != steps.Read {
+		// What it did is known. Unless that is written down, a resume would have to doubt it.
 		if h := x.fail(a, failure); h.end != Failed {
 			return h
 		}
 	}
-	if c := context.Cause(outer); c != nil {
+	if c := over(outer); c != nil {
 		return haltFor(c, a.path)
 	}
 	return haltFor(cause, a.path)
-}
-
-func interruptedNow(ctx context.Context, a *act) *halt {
-	if c := context.Cause(ctx); c != nil {
-		return haltFor(c, a.path)
-	}
-	return nil
 }
 
 // deadJournal is the error of a record that could not be made durable: the step did not act.
@@ -273,6 +277,7 @@ func (x *run) attempt(ctx context.Context, a *act) (status string, err error) {
 	if err != nil {
 		return "", err
 	}
+	a.out, a.result, a.found, a.sent = nil, nil, false, false
 	if limit > 0 && a.n.Wait == nil {
 		var cancel context.CancelFunc
 		ctx, cancel = x.clock.WithTimeout(ctx, limit, errAttempt)
@@ -299,9 +304,12 @@ func (x *run) attempt(ctx context.Context, a *act) (status string, err error) {
 func (x *run) look(ctx context.Context, a *act, limit time.Duration) (string, error) {
 	ctx, done := softly(ctx)
 	defer done()
-	if a.attempt == 1 {
+	if a.try == 1 {
 		if err := x.started(ctx, a, nil, false); err != nil {
 			return "", err
+		}
+		if a.n.PointOfNoReturn {
+			x.acts.add(ctx, &entry{n: a.n, s: a.s, path: a.path})
 		}
 	}
 	if a.n.Wait != nil {
@@ -316,7 +324,7 @@ func (x *run) look(ctx context.Context, a *act, limit time.Duration) (string, er
 	if err != nil {
 		return "", err
 	}
-	a.out, a.result = out, nil
+	a.out, a.result, a.found = out, nil, false
 	return statusOK, nil
 }
 
@@ -329,31 +337,29 @@ func (a *act) read(ctx context.Context) (any, error) {
 		d := reflect.ValueOf(a.in).Elem().FieldByName("Duration").Interface().(time.Duration)
 		return reflect.Zero(a.kind.Out).Interface(), a.x.clock.Sleep(ctx, d)
 	case a.kind.Read != nil && a.kind.HasRead:
-		return a.kind.Read(ctx, steps.NewView(a), a.in)
+		return bounded(a.x, ctx, a.path, func(ctx context.Context) (any, error) { return a.kind.Read(ctx, steps.NewView(a), a.in) })
 	}
-	return a.kind.Apply(ctx, steps.NewSession(a), a.in) // a read by its author's word
+	return bounded(a.x, ctx, a.path, func(ctx context.Context) (any, error) { // a read by its author's word
+		return a.kind.Apply(ctx, steps.NewSession(a), a.in)
+	})
 }
 
 // change is an attempt of a step that changes something: look whether it is there
 // already, check, plan, write down, act.
 func (x *run) change(ctx context.Context, a *act) (string, error) {
-	view := steps.NewView(a)
 	state, out, err := x.probe(ctx, a)
 	if err != nil {
 		return "", fmt.Errorf("probe: %w", err)
 	}
 	if state == steps.Done {
-		a.out, a.result = out, nil
-		if a.entry != nil { // an earlier attempt of this process did it after all
+		a.out, a.result, a.found = out, nil, true
+		if a.acted { // an earlier attempt did it after all
 			a.recovered = true
 			return statusChanged, nil
 		}
 		return statusOK, nil
 	}
-	if err := a.kind.Check(ctx, view, a.in); err != nil {
-		return "", err
-	}
-	change, err := a.kind.Plan(ctx, &view, a.in)
+	change, err := x.intend(ctx, a)
 	if err != nil {
 		return "", err
 	}
@@ -365,12 +371,74 @@ func (x *run) change(ctx context.Context, a *act) (string, error) {
 	if err := x.started(ctx, a, change.Lines, true); err != nil {
 		return "", err
 	}
-	out, err = a.kind.Apply(ctx, steps.NewSession(a), a.in)
+	out, err = bounded(x, ctx, a.path, func(ctx context.Context) (any, error) { return a.kind.Apply(ctx, steps.NewSession(a), a.in) })
 	if err != nil {
-		return "", err
+		return "", unanswered(ctx, err)
 	}
-	a.out, a.result = out, nil
+	a.out, a.result, a.found = out, nil, false
 	return statusChanged, nil
+}
+
+// intend checks the preconditions and tells what will be sent.
+func (x *run) intend(ctx context.Context, a *act) (steps.Change, error) {
+	return bounded(x, ctx, a.path, func(ctx context.Context) (steps.Change, error) {
+		view := steps.NewView(a)
+		if err := a.kind.Check(ctx, view, a.in); err != nil {
+			return steps.Change{}, err
+		}
+		return a.kind.Plan(ctx, &view, a.in)
+	})
+}
+
+// unanswered is the error of an act that was cut off. Where the kind has passed on no
+// more than the end of its context, nobody knows how far it had come.
+func unanswered(ctx context.Context, err error) error {
+	var said *steps.Error
+	if ctx.Err() == nil || errors.As(err, &said) || !errors.Is(err, ctx.Err()) && !errors.Is(err, context.Cause(ctx)) {
+		return err
+	}
+	if errors.Is(context.Cause(ctx), ErrInterrupted) {
+		return &steps.Error{Kind: "canceled", Unknown: true, Err: err}
+	}
+	return &steps.Error{Kind: "timeout", Temporary: true, Unknown: true, Err: err}
+}
+
+// errHung is the end of a kind that does not end when it is told to.
+var errHung = fmt.Errorf("it did not end within %s of being cancelled", settleTime)
+
+// bounded calls into a kind. One that does not end with its context is left behind after
+// a while, one that panics has given no answer: neither may hold up or end the run.
+func bounded[T any](x *run, ctx context.Context, path string, call func(context.Context) (T, error)) (T, error) {
+	type answer struct {
+		v   T
+		err error
+	}
+	done := make(chan answer, 1)
+	go func() {
+		var a answer
+		defer func() {
+			if p := recover(); p != nil {
+				x.cfg.Log.Error("a step kind panicked", "step", path, "panic", x.mask.String(fmt.Sprint(p)), "stack", string(debug.Stack()))
+				a.err = &steps.Error{Kind: "panic", Unknown: true, Err: fmt.Errorf("the step kind panicked: %v", p)}
+			}
+			done <- a
+		}()
+		a.v, a.err = call(ctx)
+	}()
+	select {
+	case a := <-done:
+		return a.v, a.err
+	case <-ctx.Done():
+	}
+	grace, cancel := x.clock.WithTimeout(context.WithoutCancel(ctx), settleTime, errHung)
+	defer cancel()
+	select {
+	case a := <-done:
+		return a.v, a.err
+	case <-grace.Done():
+	}
+	var none T
+	return none, &steps.Error{Kind: "hung", Unknown: true, Err: fmt.Errorf("%w: %w", context.Cause(ctx), errHung)}
 }
 
 // started journals that the step is about to look or to act.
@@ -403,8 +471,12 @@ func (x *run) started(ctx context.Context, a *act, lines []steps.Line, acts bool
 	if a.entry == nil {
 		a.entry = x.acts.add(ctx, &entry{n: a.n, s: a.s, path: a.path})
 	}
-	a.entry.begin(seq, a.before, a.withheld)
-	return context.Cause(ctx) // never act when told to stop while the disk was busy
+	a.entry.begin(seq, body.Addr, a.before, a.withheld)
+	a.acted, a.sent = true, true
+	if cause := context.Cause(ctx); cause != nil { // never act when told to stop while the disk was busy
+		return &steps.Error{Kind: "canceled", Err: fmt.Errorf("%w, before anything was sent", cause)}
+	}
+	return nil
 }
 
 func commands(lines []steps.Line) []string {
@@ -419,10 +491,10 @@ func commands(lines []steps.Line) []string {
 func (x *run) probe(ctx context.Context, a *act) (steps.State, any, error) {
 	if p := a.n.Probe; p != nil {
 		done, err := x.authorsProbe(ctx, a, p)
-		if err != nil {
+		switch {
+		case err != nil:
 			return steps.Unclear, nil, err
-		}
-		if done {
+		case done:
 			return steps.Done, nil, nil
 		}
 		return steps.Untouched, nil, nil
@@ -430,7 +502,15 @@ func (x *run) probe(ctx context.Context, a *act) (steps.State, any, error) {
 	if !a.kind.HasProbe {
 		return steps.Unclear, nil, nil
 	}
-	return a.kind.Probe(ctx, steps.NewView(a), a.in)
+	type found struct {
+		state steps.State
+		out   any
+	}
+	f, err := bounded(x, ctx, a.path, func(ctx context.Context) (found, error) {
+		state, out, err := a.kind.Probe(ctx, steps.NewView(a), a.in)
+		return found{state, out}, err
+	})
+	return f.state, f.out, err
 }
 
 func (x *run) authorsProbe(ctx context.Context, a *act, p *Probe) (bool, error) {
@@ -474,14 +554,10 @@ func (x *run) seen(a *act) map[string]any {
 	}
 	if m == nil {
 		m = map[string]any{}
-		for _, f := range outputFields(a.kind.Out) {
+	}
+	for _, f := range outputFields(a.kind.Out) {
+		if a.hidden(f) {
 			m[f.name] = nil
-		}
-	} else if a.recovered {
-		for _, f := range outputFields(a.kind.Out) {
-			if f.act {
-				m[f.name] = nil
-			}
 		}
 	}
 	if x.mask.Empty() {
@@ -489,6 +565,20 @@ func (x *run) seen(a *act) map[string]any {
 	}
 	masked, _ := x.mask.Value(m).(map[string]any)
 	return masked
+}
+
+// hidden says that nobody has learned an output: what was found by a probe lacks what
+// only the act knows, and what an author's probe or an operator found lacks all.
+func (a *act) hidden(f outputField) bool { return a.out == nil || a.found && f.act }
+
+// lastSeen are the step's own outputs as the last attempt left them; null where it gave none.
+func (a *act) lastSeen() map[string]any {
+	own := map[string]any{}
+	for _, f := range outputFields(a.kind.Out) {
+		own[f.name] = nil
+	}
+	maps.Copy(own, a.result)
+	return own
 }
 
 type outputField struct {
@@ -508,14 +598,12 @@ func outputFields(t reflect.Type) []outputField {
 }
 
 // expect checks the postconditions. A comparison with what only the act itself could
-// have told passes on a recovered step, with a warning.
+// have told passes where its answer is not there, with a warning.
 func (x *run) expect(a *act) *steps.Error {
 	for _, c := range a.n.Expect {
-		if a.recovered {
-			if name := lost(c, a.result); name != "" {
-				a.warnings = append(a.warnings, fmt.Sprintf("expect %s could not be checked: %s is only known to the act itself, and the runner or its answer was lost", c.Expr.Source, name))
-				continue
-			}
+		if name := a.lost(c); name != "" {
+			a.warnings = append(a.warnings, fmt.Sprintf("expect %s could not be checked: %s is known to the act itself alone, and its answer is not there", c.Expr.Source, name))
+			continue
 		}
 		if err := x.must(a.s, "expect", []*Condition{c}, a.result); err != nil {
 			return err
@@ -524,11 +612,14 @@ func (x *run) expect(a *act) *steps.Error {
 	return nil
 }
 
-// lost names an output that a condition reads and that is null.
-func lost(c *Condition, result map[string]any) string {
-	for _, r := range c.Expr.Refs {
-		if v, own := result[r.Path[0]]; own && v == nil {
-			return r.Path[0]
+// lost names an output that a condition reads and that nobody has learned.
+func (a *act) lost(c *Condition) string {
+	if !a.found || a.kind.Engine == steps.EngineSet {
+		return ""
+	}
+	for _, f := range outputFields(a.kind.Out) {
+		if a.hidden(f) && slices.ContainsFunc(c.Expr.Refs, func(r expression.Ref) bool { return r.Path[0] == f.name }) {
+			return f.name
 		}
 	}
 	return ""
@@ -545,47 +636,50 @@ func (x *run) finish(a *act, status string) *halt {
 	if err := x.outputs(a.s, a.n, a.result); err != nil {
 		return x.fail(a, steps.Classify(err))
 	}
-	took := x.clock.Now().Sub(a.began)
-	body := &StepFinished{Status: status, Outputs: x.marshal(a.result), Duration: seconds(took), Attempts: a.attempt, Recovered: a.recovered, Warnings: a.warnings}
+	body := a.finished(status)
 	if _, err := x.record(recStepFinished, a.path, body); err != nil {
 		return broken(a.path, err)
 	}
 	a.entry.end(status)
-	seal(a.result, status, a.attempt, took, nil)
+	seal(a.result, body)
 	a.s.set(a.n.ID, a.result)
 	return nil
 }
 
+// finished is the record of the step's end.
+func (a *act) finished(status string) *StepFinished {
+	f := &StepFinished{Status: status, Duration: seconds(a.x.clock.Now().Sub(a.began)), Attempts: a.attempt, Recovered: a.recovered, Warnings: a.warnings}
+	if a.result != nil {
+		f.Outputs = a.x.marshal(a.result)
+	}
+	return f
+}
+
 // fail journals a step that has failed: what it did is known.
 func (x *run) fail(a *act, failure *steps.Error) *halt {
-	took := x.clock.Now().Sub(a.began)
-	body := &StepFinished{Status: statusFailed, Duration: seconds(took), Attempts: a.attempt, Error: errorBody(failure), Warnings: a.warnings}
-	if a.result != nil {
-		body.Outputs = x.marshal(a.result)
-	}
+	failure = x.masked(failure)
+	body := a.finished(statusFailed)
+	body.Error, body.Recovered = errorBody(failure), false
 	if _, err := x.record(recStepFinished, a.path, body); err != nil {
 		return broken(a.path, err)
 	}
-	a.entry.end(statusFailed)
-	if a.entry != nil && !failure.Unknown && (failure.Kind == "refused" || failure.Kind == "auth") {
-		a.entry.end(statusOK) // nothing was sent
+	if nothingSent(body) {
+		a.entry.end(statusOK)
+	} else {
+		a.entry.end(statusFailed)
 	}
 	result := nothing(a.n)
-	for k, v := range a.result {
-		result[k] = v
-	}
-	seal(result, statusFailed, a.attempt, took, failure)
+	maps.Copy(result, a.result)
+	seal(result, body)
 	a.s.set(a.n.ID, result)
-	return failed(a.path, x.described(a, failure))
+	return failed(a.path, failure)
 }
 
-// described says which step failed on what.
-func (x *run) described(a *act, failure *steps.Error) *steps.Error {
-	d := *failure
-	if s := x.mask.String(failure.Error()); s != failure.Error() {
-		d.Err = text(s)
-	}
-	return &d
+// nothingSent says that a failed step cannot have changed anything: its only attempt did
+// not get as far as a request.
+func nothingSent(f *StepFinished) bool {
+	e := f.Error
+	return e != nil && !e.Unknown && f.Attempts <= 1 && (e.Kind == "refused" || e.Kind == "auth")
 }
 
 // doubt ends the run: nobody knows what the step did.
@@ -613,6 +707,9 @@ const (
 
 // settle finds out what an attempt without an answer did.
 func (x *run) settle(ctx context.Context, a *act, cause *steps.Error) (verdict, *steps.Error) {
+	if errors.Is(cause.Err, errHung) {
+		return settledDoubt, cause // it may still be acting: nothing that is seen now will last
+	}
 	// The attempt's own context may be over; the answer is needed all the same.
 	ctx, cancel := x.clock.WithTimeout(context.WithoutCancel(ctx), settleTime, errAttempt)
 	defer cancel()
@@ -625,40 +722,36 @@ func (x *run) settle(ctx context.Context, a *act, cause *steps.Error) (verdict, 
 			break
 		}
 	}
+	probes := a.kind.HasProbe || a.n.Probe != nil
 	switch {
 	case err == nil && state == steps.Done:
-		a.out, a.result, a.recovered = out, nil, true
+		a.out, a.result, a.found, a.recovered = out, nil, true, true
 		return settledDone, nil
-	case err == nil && state == steps.Untouched && (a.n.Probe != nil || a.kind.HasProbe):
+	case err == nil && state == steps.Untouched && probes:
 		return settledAgain, nil
 	case a.n.Idempotent:
 		return settledAgain, nil
 	case err != nil:
-		return settledDoubt, &steps.Error{Kind: cause.Kind, Err: fmt.Errorf("%w; and the probe could not tell what it did: %w", cause.Err, err)}
-	case a.kind.HasProbe || a.n.Probe != nil:
+		return settledDoubt, &steps.Error{Kind: cause.Kind, Err: fmt.Errorf("%w; and the probe could not tell what it did: %w", cause.Err, x.mask.Error(err))}
+	case probes:
 		return settledDoubt, &steps.Error{Kind: cause.Kind, Err: fmt.Errorf("%w; the probe says %s, and it must not simply be repeated", cause.Err, state)}
 	}
 	return settledDoubt, &steps.Error{Kind: cause.Kind, Err: fmt.Errorf("%w; whether it took effect is not known: %s has no probe and is not idempotent", cause.Err, a.kind.Name)}
 }
 
-// again says whether a known failure is tried once more.
-func (x *run) again(a *act, p retryPolicy, failure *steps.Error) bool {
-	if a.attempt >= p.attempts {
+// again says whether a known failure of the try-th attempt is tried once more. own are
+// the outputs as that attempt left them.
+func (x *run) again(s *scope, p retryPolicy, try int, failure *steps.Error, own map[string]any) bool {
+	if try >= p.attempts {
 		return false
 	}
-	if p.when != nil {
-		own := map[string]any{}
-		for _, f := range outputFields(a.kind.Out) {
-			own[f.name] = nil
-		}
-		for k, v := range a.result {
-			own[k] = v
-		}
-		own["error"] = errorValue(failure)
-		ok, err := x.holds(a.s, p.when, own)
-		return err == nil && ok
+	if p.when == nil {
+		return p.written || failure.Temporary
 	}
-	return p.written || failure.Temporary
+	names := maps.Clone(own)
+	names["error"] = errorValue(failure)
+	ok, err := x.holds(s, p.when, names)
+	return err == nil && ok
 }
 
 type retryPolicy struct {
@@ -669,31 +762,38 @@ type retryPolicy struct {
 	when           *Condition
 }
 
-// delay before the attempt after this one.
-func (p retryPolicy) delay(attempt int) time.Duration {
-	d := float64(p.first) * math.Pow(p.factor, float64(attempt-1))
-	d = min(d, float64(p.most))
+// delay before the attempt after this one: it grows to the most there may be, jitter included.
+func (p retryPolicy) delay(try int) time.Duration {
+	if p.first <= 0 {
+		return 0
+	}
+	d := min(float64(p.first)*math.Pow(p.factor, float64(try-1)), float64(p.most))
 	d *= 1 + p.jitter*(2*rand.Float64()-1)
-	return time.Duration(d)
+	return time.Duration(max(0, min(d, float64(p.most))))
 }
 
-func (x *run) retryPolicy(a *act) (retryPolicy, error) {
-	r := a.n.Retry
-	p := retryPolicy{written: r.Written, attempts: 1, first: time.Second, most: 30 * time.Second, factor: 2, jitter: 0.2, when: r.If}
+// attemptsOf is how often a kind is tried whose step says nothing about it.
+func attemptsOf(k *steps.Definition, effect steps.Effect, idempotent bool) int {
+	switch {
+	case k.Retry != nil:
+		return k.Retry.Attempts
+	case effect == steps.Read || idempotent:
+		return 3
+	}
+	return 1
+}
+
+// retryPolicy is what the author wrote, or so many attempts.
+func (x *run) retryPolicy(s *scope, n *Node, attempts int) (retryPolicy, error) {
+	r := n.Retry
+	p := retryPolicy{written: r.Written, attempts: attempts, first: time.Second, most: 30 * time.Second, factor: 2, jitter: 0.2, when: r.If}
 	if !r.Written {
-		switch {
-		case a.kind.Retry != nil:
-			p.attempts = a.kind.Retry.Attempts
-		case a.effect == steps.Read || a.n.Idempotent:
-			p.attempts = 3
-		}
 		return p, nil
 	}
-	p.attempts = 3
+	p.attempts, p.jitter = 3, r.Jitter
 	if r.Factor > 0 {
 		p.factor = r.Factor
 	}
-	p.jitter = r.Jitter
 	for _, set := range []struct {
 		to   *time.Duration
 		from Setting[time.Duration]
@@ -702,18 +802,20 @@ func (x *run) retryPolicy(a *act) (retryPolicy, error) {
 		if !set.from.Set {
 			continue
 		}
-		d, err := setting(x, a.s, set.from, set.what)
+		d, err := setting(x, s, set.from, set.what)
 		if err != nil {
 			return p, err
 		}
 		*set.to = d
 	}
+	if !r.MaxDelay.Set {
+		p.most = max(p.most, p.first)
+	}
 	if r.Attempts.Set {
-		n, err := setting(x, a.s, r.Attempts, "retry.attempts")
-		if err != nil {
+		var err error
+		if p.attempts, err = setting(x, s, r.Attempts, "retry.attempts"); err != nil {
 			return p, err
 		}
-		p.attempts = n
 	}
 	return p, nil
 }
@@ -745,7 +847,7 @@ func (a *act) bound(name string) (*boundTarget, error) {
 // Connect gives the client of a target.
 func (a *act) Connect(ctx context.Context, t steps.Target, access steps.Access) (any, error) {
 	if a.x.dry != nil && access == steps.ReadWrite {
-		return nil, steps.Errorf("dry-run", "a dry run opens nothing that could write")
+		return nil, steps.Errorf(dryRefusal, "a dry run opens nothing that could write")
 	}
 	b, err := a.bound(t.Name)
 	if err != nil {
@@ -788,6 +890,7 @@ func (a *act) Sleep(ctx context.Context, d time.Duration) error { return a.x.clo
 // Progress shows how far a long act has come.
 func (a *act) Progress(p steps.Progress) {
 	if a.x.cfg.Progress != nil {
+		p.Text = a.x.mask.String(p.Text)
 		a.x.cfg.Progress(Tick{Step: a.path, Progress: p})
 	}
 }

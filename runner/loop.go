@@ -2,6 +2,7 @@ package runner
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"math"
@@ -9,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"runbook/runner/expression"
 	"runbook/steps"
@@ -25,11 +27,7 @@ type item struct {
 // loop runs a node for each item of its list, or each of its targets.
 func (x *run) loop(ctx context.Context, s *scope, n *Node, path string) *halt {
 	began := x.clock.Now()
-	only := replaying(ctx)
-	if only && !x.past.started(path) {
-		return nil
-	}
-	if !only && !x.past.started(path) {
+	if !x.past.started(path) {
 		if err := x.must(s, "require", n.Require, nil); err != nil {
 			return x.refused(s, n, path, err)
 		}
@@ -38,41 +36,53 @@ func (x *run) loop(ctx context.Context, s *scope, n *Node, path string) *halt {
 	if err != nil {
 		return x.refused(s, n, path, steps.Classify(err))
 	}
-	if !only && (n.Confirm == nil || n.Confirm.Each == "" || n.Confirm.Each == "run") {
-		if h := x.gate(ctx, s, n, path, ""); h != nil {
+	if n.Confirm == nil || n.Confirm.Each == "" || n.Confirm.Each == "run" {
+		if h := x.asked(ctx, s, n, path, ""); h != nil {
 			return h
 		}
+	}
+	l, err := x.newLoop(s, n, path, items)
+	if err != nil {
+		return x.refused(s, n, path, steps.Classify(err))
 	}
 	if !x.past.started(path) {
 		if _, err := x.record(recStepStarted, path, &StepStarted{Attempt: 1}); err != nil {
 			return broken(path, err)
 		}
 	}
-	l := &looping{x: x, n: n, s: s, path: path, items: items, results: make([]map[string]any, len(items)), from: x.acts.count()}
-	if err := l.settings(); err != nil {
-		return x.refused(s, n, path, steps.Classify(err))
-	}
 	h := l.run(ctx)
-	if h != nil && (h.end != Failed || h.passive) || only {
+	if h != nil && !h.own() {
 		return h
 	}
-	status := statusOK
-	if x.acts.changedSince(l.from) {
-		status = statusChanged
+	return l.finish(ctx, began, h)
+}
+
+// newLoop binds the settings of a loop.
+func (x *run) newLoop(s *scope, n *Node, path string, items []item) (*looping, error) {
+	l := &looping{x: x, n: n, s: s, path: path, items: items}
+	if n.NeedItems {
+		l.results = make([]map[string]any, len(items))
 	}
-	var failure *steps.Error
+	return l, l.settings()
+}
+
+// finish keeps and journals how a loop ended.
+func (l *looping) finish(ctx context.Context, began time.Time, h *halt) *halt {
+	x := l.x
+	body := &StepFinished{Status: x.acts.status(ctx, h), Duration: seconds(x.clock.Now().Sub(began)), Attempts: 1}
 	if h != nil {
-		status, failure = statusFailed, h.err
+		body.Error = errorBody(h.err)
 	}
-	took := x.clock.Now().Sub(began)
 	result := l.result()
-	seal(result, status, 1, took, failure)
-	s.set(n.ID, result)
-	if x.past.finished(path) && h == nil {
+	l.s.set(l.n.ID, result)
+	if was := x.past.live(l.path); h == nil && x.past.finished(l.path) {
+		seal(result, was.finished)
 		return nil
 	}
-	if _, err := x.record(recStepFinished, path, &StepFinished{Status: status, Duration: seconds(took), Attempts: 1, Error: errorBody(failure)}); err != nil {
-		return broken(path, err)
+	seal(result, body)
+	x.dryStatus(ctx, result, unknownKey)
+	if _, err := x.record(recStepFinished, l.path, body); err != nil {
+		return broken(l.path, err)
 	}
 	return h
 }
@@ -84,7 +94,6 @@ type looping struct {
 	s       *scope
 	path    string
 	items   []item
-	from    int
 	results []map[string]any // by index; only where somebody reads them
 
 	parallel, tolerated int
@@ -97,11 +106,11 @@ type looping struct {
 
 func (l *looping) settings() error {
 	l.parallel = 1
-	if l.n.Loop == nil {
-		l.waves = []int{len(l.items)}
-		return nil
-	}
 	var err error
+	if l.n.Loop == nil {
+		l.waves, err = l.x.waves(l.s, nil, len(l.items))
+		return err
+	}
 	if l.n.Loop.MaxParallel.Set {
 		if l.parallel, err = setting(l.x, l.s, l.n.Loop.MaxParallel, "max-parallel"); err != nil {
 			return err
@@ -117,6 +126,9 @@ func (l *looping) settings() error {
 
 // waves reads batch: [1, 10%, 100%] as numbers of items; the last size repeats.
 func (x *run) waves(s *scope, batch *Template, total int) ([]int, error) {
+	if total == 0 {
+		return nil, nil
+	}
 	if batch == nil {
 		return []int{total}, nil
 	}
@@ -189,15 +201,17 @@ func (l *looping) run(ctx context.Context) *halt {
 
 // between pauses between two waves; not again where a later wave had begun before a crash.
 func (l *looping) between(ctx context.Context, w int) *halt {
-	if l.n.Loop == nil || !l.n.Loop.PauseBetween.Set || l.x.dry != nil || replaying(ctx) {
+	if l.n.Loop == nil || !l.n.Loop.PauseBetween.Set || l.x.dry != nil {
 		return nil
 	}
 	next := 0
 	for _, size := range l.waves[:w+1] {
 		next += size
 	}
-	if l.x.past.touched(l.items[next].path) {
-		return nil
+	for i := range l.items[next:] {
+		if l.x.past.live(l.items[next+i].path) != nil {
+			return nil
+		}
 	}
 	d, err := setting(l.x, l.s, l.n.Loop.PauseBetween, "pause-between")
 	if err != nil {
@@ -219,7 +233,7 @@ func (l *looping) wave(ctx context.Context, w int, batch []item) *halt {
 			return h
 		}
 	}
-	if l.parallel == 1 {
+	if l.parallel == 1 || l.x.dry != nil {
 		for i := range batch {
 			if l.one(ctx, &batch[i]); l.end != nil {
 				return l.end
@@ -255,18 +269,17 @@ func (l *looping) one(ctx context.Context, it *item) bool {
 	h := l.item(ctx, it)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if h == nil {
+	switch {
+	case h == nil:
 		return l.end != nil
-	}
-	if h.end == Failed && !h.passive && h.decided == "" {
-		l.failures++
-		if l.failures <= l.tolerated {
-			if l.x.past.handled[it.path] == "" {
-				if b := l.x.handled(it.path, "max-failures"); b != nil {
-					l.end = worse(l.end, b)
-					return true
-				}
-			}
+	case h.own() && h.decided == "":
+		if l.failures++; l.failures > l.tolerated {
+			break
+		}
+		if l.x.past.handledBy(it.path) != "" {
+			return false
+		}
+		if h = l.x.handled(it.path, "max-failures"); h == nil {
 			return false
 		}
 	}
@@ -283,26 +296,34 @@ func (l *looping) item(ctx context.Context, it *item) *halt {
 	inner := newScope(l.s.frame, l.s, it.path+"/", l.names(it))
 	span := x.acts.open(ctx, n, it.path)
 	ctx = span.in(ctx)
-	if why, open := x.past.rollback(it.path); open {
-		x.once(context.WithValue(ctx, replayKey{}, true), inner, n, it.path, false)
-		return x.rollbackSpan(ctx, l.s, n, it.path, span, failed(it.path, &steps.Error{Kind: "failed", Err: text(why)}))
+	defer l.keep(inner, it)
+	if why, open := x.past.rollback(it.path); open && !rollsItselfBack(n) {
+		return x.finishItemRollback(ctx, inner, n, it.path, span, why)
+	}
+	if x.past.handledBy(it.path) != "" {
+		if h := x.retraceOnce(ctx, inner, n, it.path); h != nil {
+			return h
+		}
+		return failed(it.path, x.past.failure(it.path))
 	}
 	if c := n.Confirm; c != nil && c.Each == "item" {
-		if h := x.gate(ctx, inner, n, it.path, ""); h != nil {
+		if h := x.asked(ctx, inner, n, it.path, ""); h != nil {
 			return h
 		}
 	}
-	if x.past.handled[it.path] != "" {
-		ctx = context.WithValue(ctx, settledKey{}, true)
-	}
 	h := x.once(ctx, inner, n, it.path, false)
-	if n.NeedItems {
-		l.results[it.index] = l.itemResult(inner, it)
-	}
-	if h != nil && h.end == Failed && !h.passive && n.OnFailure == "rollback-item" && x.past.handled[it.path] == "" {
-		return x.rollbackSpan(ctx, l.s, n, it.path, span, h)
+	x.doubts(inner, n, span.parent)
+	if h.own() && n.OnFailure == "rollback-item" {
+		return x.rollbackSpan(ctx, it.path, span, h)
 	}
 	return h
+}
+
+// keep has what is seen of an item from outside the loop, where somebody looks.
+func (l *looping) keep(inner *scope, it *item) {
+	if l.n.NeedItems {
+		l.results[it.index] = l.itemResult(inner, it)
+	}
 }
 
 func (l *looping) names(it *item) map[string]any {
@@ -350,9 +371,8 @@ func (l *looping) itemResult(inner *scope, it *item) map[string]any {
 }
 
 func (l *looping) result() map[string]any {
-	result := map[string]any{"items": []any{}, "by": map[string]any{}}
 	if !l.n.NeedItems {
-		return result
+		return map[string]any{"items": []any{}, "by": map[string]any{}}
 	}
 	items := make([]any, len(l.results))
 	by := make(map[string]any, len(l.results))
@@ -363,8 +383,7 @@ func (l *looping) result() map[string]any {
 		items[i] = r
 		by[l.items[i].key] = r
 	}
-	result["items"], result["by"] = items, by
-	return result
+	return map[string]any{"items": items, "by": by}
 }
 
 // afterBatch runs the steps that follow a wave.
@@ -372,17 +391,25 @@ func (l *looping) afterBatch(ctx context.Context, w int, batch []item) *halt {
 	if len(l.n.AfterBatch) == 0 {
 		return nil
 	}
+	return l.x.list(ctx, l.batchScope(w, batch), l.n.AfterBatch)
+}
+
+func (l *looping) batchScope(w int, batch []item) *scope {
 	values := make([]any, len(batch))
 	for i := range batch {
 		values[i] = batch[i].value
 	}
-	inner := newScope(l.s.frame, l.s, fmt.Sprintf("%s[batch %d]/", l.path, w), map[string]any{"batch": map[string]any{"index": w, "items": values}})
-	return l.x.list(ctx, inner, l.n.AfterBatch)
+	return newScope(l.s.frame, l.s, fmt.Sprintf("%s[batch %d]/", l.path, w), map[string]any{"batch": map[string]any{"index": w, "items": values}})
 }
 
-// waitAll polls all items of a fan-out together: one window over all of them.
+// waitAll polls all items of a fan-out together: one window over all of them. Where an
+// earlier process had not seen the end of it, all are looked at again.
 func (l *looping) waitAll(ctx context.Context) *halt {
 	x := l.x
+	all, h := l.waiters(ctx)
+	if h != nil || len(all) == 0 {
+		return h
+	}
 	limit, err := setting(x, l.s, l.n.Timeout, "timeout")
 	if err != nil {
 		return failed(l.path, steps.Classify(err))
@@ -398,81 +425,116 @@ func (l *looping) waitAll(ctx context.Context) *halt {
 	if err != nil {
 		return failed(l.path, steps.Classify(err))
 	}
-	all := make([]*act, len(l.items))
-	for i := range l.items {
-		it := &l.items[i]
-		inner := newScope(l.s.frame, l.s, it.path+"/", l.names(it))
-		if all[i], err = x.prepare(inner, l.n, it.path); err != nil {
-			return failed(it.path, steps.Classify(err))
-		}
-		all[i].attempt = 1
+	limited := ctx
+	if limit > 0 {
+		var cancel context.CancelFunc
+		limited, cancel = x.clock.WithTimeout(ctx, limit, errTimeout)
+		defer cancel()
 	}
-	limited, cancel := x.clock.WithTimeout(ctx, limit, errTimeout)
-	defer cancel()
 	soft, done := softly(limited)
 	defer done()
-	err = w.poll(soft, func(ctx context.Context) (bool, error) {
-		holds := true
-		var distances []expression.Distance
-		values := map[string]any{}
-		oks := make([]bool, len(all))
-		errs := make([]error, len(all))
-		var wg sync.WaitGroup
-		for i, a := range all {
-			wg.Go(func() { oks[i], errs[i] = w.lookAt(ctx, a, attempt) })
-		}
-		wg.Wait()
-		for i, a := range all {
-			if errs[i] != nil {
-				return false, errs[i]
-			}
-			holds = holds && oks[i]
-			for _, d := range w.distances(a) {
-				d.Text = l.items[i].key + ": " + d.Text
-				distances = append(distances, d)
-			}
-			for k, v := range w.values(a) {
-				values[l.items[i].key+": "+k] = v
-			}
-		}
-		return w.judge(holds, distances, values, nil)
-	})
-	if err != nil {
-		var dead *deadJournal
-		if errors.As(err, &dead) {
-			return broken(l.path, dead.err)
-		}
-		if c := context.Cause(soft); c != nil {
-			return haltFor(c, l.path)
-		}
-		return failed(l.path, steps.Classify(err))
+	if err := w.poll(soft, func(ctx context.Context) (sighting, error) { return w.observeAll(ctx, all, attempt) }); err != nil {
+		return l.waitEnded(ctx, soft, err)
 	}
-	for i, a := range all {
+	for _, a := range all {
+		if failure := x.expect(a); failure != nil {
+			return x.fail(a, failure)
+		}
 		if h := x.finish(a, statusOK); h != nil {
 			return h
 		}
-		if l.n.NeedItems {
-			l.results[i] = l.itemResult(a.s, &l.items[i])
-		}
+		l.keep(a.s, a.item)
 	}
 	return nil
+}
+
+// waiters are the items that a wait over all of them is about: none where an earlier
+// process has seen its end. An item whose when is false is skipped.
+func (l *looping) waiters(ctx context.Context) ([]*act, *halt) {
+	x := l.x
+	over := x.past.finished(l.path)
+	var all []*act
+	for i := range l.items {
+		it := &l.items[i]
+		inner := newScope(l.s.frame, l.s, it.path+"/", l.names(it))
+		if over {
+			if h := x.recall(ctx, inner, l.n, it.path); h != nil {
+				return nil, h
+			}
+			l.keep(inner, it)
+			continue
+		}
+		if skipped, h := x.guard(ctx, inner, l.n, it.path, false); h != nil {
+			return nil, h
+		} else if skipped {
+			l.keep(inner, it)
+			continue
+		}
+		a, err := x.prepare(inner, l.n, it.path)
+		if err != nil {
+			return nil, x.refused(inner, l.n, it.path, steps.Classify(err))
+		}
+		a.attempt, a.item = 1, it
+		all = append(all, a)
+		if err := x.started(ctx, a, nil, false); err != nil {
+			return nil, broken(it.path, err)
+		}
+	}
+	return all, nil
+}
+
+// observeAll looks at all of them at the same time.
+func (w *waiting) observeAll(ctx context.Context, all []*act, limit time.Duration) (sighting, error) {
+	looks := make([]sighting, len(all))
+	errs := make([]error, len(all))
+	var wg sync.WaitGroup
+	for i, a := range all {
+		wg.Go(func() { looks[i], errs[i] = w.observe(ctx, a, limit) })
+	}
+	wg.Wait()
+	sum := sighting{holds: true, values: map[string]any{}}
+	for i, one := range looks {
+		if errs[i] != nil {
+			return sighting{}, errs[i]
+		}
+		sum.holds = sum.holds && one.holds
+		if one.passing != nil {
+			sum.passing = one.passing
+		}
+		for _, d := range one.distances {
+			d.Text = all[i].path + ": " + d.Text
+			sum.distances = append(sum.distances, d)
+		}
+		for k, v := range one.values {
+			sum.values[all[i].path+": "+k] = v
+		}
+	}
+	return sum, nil
+}
+
+// waitEnded is a wait over all items that did not come true.
+func (l *looping) waitEnded(outer, soft context.Context, err error) *halt {
+	var dead *deadJournal
+	if errors.As(err, &dead) {
+		return broken(l.path, dead.err)
+	}
+	if h := stopped(outer, l.path); h != nil {
+		return h
+	}
+	failure := l.x.masked(steps.Classify(err))
+	if errors.Is(context.Cause(soft), errTimeout) {
+		failure.Kind = "timeout"
+	}
+	return failed(l.path, failure)
 }
 
 // items is the list a loop goes over: as it was when it started, if an earlier process froze it.
 func (x *run) items(s *scope, n *Node, path string) ([]item, error) {
 	if n.FanOut {
-		items := make([]item, len(n.Targets))
-		for i, t := range n.Targets {
-			var shown any = t.Name
-			if b := s.frame.find(t.Name); b != nil {
-				shown = b.shown
-			}
-			items[i] = item{index: i, key: t.Name, value: shown, path: itemPath(n, path, t.Name)}
-		}
-		return items, nil
+		return s.targetItems(n, path), nil
 	}
-	frozen, had := x.past.loops[path]
-	if had && n.Loop.OnChange == "" {
+	frozen, had := x.past.frozen(path)
+	if had && (n.Loop.OnChange == "" || x.past.finished(path)) {
 		return x.thaw(n, path, frozen), nil
 	}
 	items, err := x.evalItems(s, n, path)
@@ -485,12 +547,42 @@ func (x *run) items(s *scope, n *Node, path string) ([]item, error) {
 	if n.Loop.Known || x.dry != nil {
 		return items, nil
 	}
+	return items, x.freeze(path, items)
+}
+
+// pastItems are the items as earlier processes saw them.
+func (x *run) pastItems(s *scope, n *Node, path string) ([]item, error) {
+	if n.FanOut {
+		return s.targetItems(n, path), nil
+	}
+	if frozen, had := x.past.frozen(path); had {
+		return x.thaw(n, path, frozen), nil
+	}
+	return x.evalItems(s, n, path)
+}
+
+func (s *scope) targetItems(n *Node, path string) []item {
+	items := make([]item, len(n.Targets))
+	for i, t := range n.Targets {
+		var shown any = t.Name
+		if b := s.frame.find(t.Name); b != nil {
+			shown = b.shown
+		}
+		items[i] = item{index: i, key: t.Name, value: shown, path: itemPath(n, path, t.Name)}
+	}
+	return items
+}
+
+// freeze journals the items of a loop, so that a resume goes over the same ones.
+func (x *run) freeze(path string, items []item) error {
 	body := &LoopFrozen{Items: make([]FrozenItem, len(items))}
 	for i, it := range items {
 		body.Items[i] = FrozenItem{Key: it.key, Item: jsonable(it.value)}
 	}
-	_, err = x.record(recLoopFrozen, path, body)
-	return items, err
+	if _, err := x.record(recLoopFrozen, path, body); err != nil {
+		return &deadJournal{err}
+	}
+	return nil
 }
 
 // changed is what on-change makes of a list that differs at a resume.
@@ -508,8 +600,12 @@ func (x *run) changed(n *Node, path string, frozen []FrozenItem, now []item) ([]
 		}
 	}
 	same := len(added) == 0 && len(now) == len(items)
+	if len(added) > 0 && n.Loop.OnChange == "add" {
+		items = append(items, added...)
+		return items, x.freeze(path, items)
+	}
 	if same || n.Loop.OnChange == "add" {
-		return append(items, added...), nil
+		return items, nil
 	}
 	return nil, steps.Errorf("changed", "for-each: the list had %d items when the loop started, it has %d now (%d of them new), and on-change says stop", len(items), len(now), len(added))
 }
@@ -559,9 +655,9 @@ func loopItems(n *Node, path string, v any, key func(item) (any, error)) ([]item
 			if err != nil {
 				return nil, fmt.Errorf("key of item %d: %w", i, err)
 			}
-			it.key = show(k)
-		} else if it.key == "" {
-			it.key = show(it.value)
+			it.key = keyText(k)
+		} else if _, named := v.(map[string]any); !named {
+			it.key = keyText(it.value)
 		}
 		if before, twice := seen[it.key]; twice {
 			return nil, fmt.Errorf("for-each: items %d and %d have the same key %q; give a key that tells them apart", before, i, it.key)
@@ -570,6 +666,23 @@ func loopItems(n *Node, path string, v any, key func(item) (any, error)) ([]item
 		it.path = itemPath(n, path, it.key)
 	}
 	return items, nil
+}
+
+// maxKey is how long the key of an item may be in paths.
+const maxKey = 200
+
+// keyText is a value as the name of an item: whole, or with a digest that tells it apart.
+func keyText(v any) string {
+	w, err := expression.Text(v)
+	if err != nil {
+		w = show(v)
+	}
+	w = strings.ToValidUTF8(w, "\uFFFD")
+	if len(w) <= maxKey {
+		return w
+	}
+	sum := sha256.Sum256([]byte(w))
+	return fmt.Sprintf("%s…%x", strings.ToValidUTF8(w[:maxKey], ""), sum[:6])
 }
 
 // itemPath is the journal path of an item: move[slot=7], or versions[pika5] for a fan-out.

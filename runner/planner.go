@@ -895,6 +895,7 @@ func (pl *planner) call(s *planScope, n *Node, ps *PlanStep) {
 func (pl *planner) fanOut(s *planScope, n *Node, path string) *PlanStep {
 	ps := pl.container(s, n, path, ShapeFanOut)
 	ps.Loop = &PlanLoop{Items: len(n.Targets)}
+	pl.loopSettings(s, n, ps)
 	for _, t := range n.Targets {
 		at := itemPath(n, path, t.Name)
 		inner := s.with(at+"/", map[string]any{"item": s.targets[t.Name].shown}, nil)
@@ -937,20 +938,7 @@ func (pl *planner) loop(s *planScope, n *Node, path string) *PlanStep {
 	l := n.Loop
 	ps := pl.container(s, n, path, ShapeLoop)
 	ps.Loop = &PlanLoop{As: l.As, Over: templateSource(l.Over), Items: -1}
-	if l.MaxParallel.Set {
-		text, _ := settingText(pl, s, l.MaxParallel)
-		ps.Settings = append(ps.Settings, PlanSetting{"max-parallel", text})
-	}
-	if l.MaxFailures.Set {
-		text, _ := settingText(pl, s, l.MaxFailures)
-		ps.Settings = append(ps.Settings, PlanSetting{"max-failures", text})
-	}
-	if l.PauseBetween.Set {
-		ps.Loop.Pause, _ = settingText(pl, s, l.PauseBetween)
-	}
-	if l.OnChange != "" {
-		ps.Settings = append(ps.Settings, PlanSetting{"on-change", l.OnChange})
-	}
+	pl.loopSettings(s, n, ps)
 	v, why, err := pl.eval(s, l.Over)
 	var items []item
 	if err == nil && why == "" {
@@ -978,6 +966,29 @@ func (pl *planner) loop(s *planScope, n *Node, path string) *PlanStep {
 	}
 	pl.batches(s, n, ps, len(items))
 	return ps
+}
+
+// loopSettings are those of a loop, or of a fan-out that says how many at a time.
+func (pl *planner) loopSettings(s *planScope, n *Node, ps *PlanStep) {
+	l := n.Loop
+	if l == nil {
+		return
+	}
+	for _, o := range []struct {
+		key string
+		set Setting[int]
+	}{{"max-parallel", l.MaxParallel}, {"max-failures", l.MaxFailures}} {
+		if o.set.Set {
+			text, _ := settingText(pl, s, o.set)
+			ps.Settings = append(ps.Settings, PlanSetting{o.key, text})
+		}
+	}
+	if l.PauseBetween.Set {
+		ps.Loop.Pause, _ = settingText(pl, s, l.PauseBetween)
+	}
+	if l.OnChange != "" {
+		ps.Settings = append(ps.Settings, PlanSetting{"on-change", l.OnChange})
+	}
 }
 
 func (pl *planner) batches(s *planScope, n *Node, ps *PlanStep, items int) {

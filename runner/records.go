@@ -90,7 +90,8 @@ type StepFinished struct {
 	Recovered bool            `json:"recovered,omitempty"` // found done by a probe after a crash or an unknown outcome
 	Reason    string          `json:"reason,omitempty"`    // why it was skipped
 	Warnings  []string        `json:"warnings,omitempty"`
-	Commands  []string        `json:"commands,omitempty"` // dry run: what would be sent
+	Suspended bool            `json:"suspended,omitempty"` // a background step that ended with its process: a resume starts it again
+	Commands  []string        `json:"commands,omitempty"`  // dry run: what would be sent
 }
 
 // ErrorBody is an error as journaled, and as expressions see it.
@@ -184,8 +185,15 @@ type UndoStarted struct {
 // UndoFinished is the body of undo-finished.
 type UndoFinished struct {
 	Status string     `json:"status"` // undone, untouched, refused, failed
+	Why    string     `json:"why"`    // rollback, restore
 	Error  *ErrorBody `json:"error,omitempty"`
 }
+
+// Why a step is put back.
+const (
+	whyRollback = "rollback"
+	whyRestore  = "restore" // a temporary setting, at the end of the run
+)
 
 // RunFinished is the body of run-finished, the last record of each process.
 type RunFinished struct {

@@ -1,11 +1,12 @@
 package runner
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
-	"strings"
-	"time"
+	"math"
+	"sync"
 
 	"runbook/runner/expression"
 	"runbook/runner/journal"
@@ -15,32 +16,59 @@ import (
 // past is what earlier processes of a run did, as their journal says.
 type past struct {
 	steps     map[string]*pastStep
-	handled   map[string]string       // failure-handled, by path
-	loops     map[string][]FrozenItem // loop-frozen
-	gates     map[string]bool         // approved
-	rollbacks map[string]string       // started and not finished, with their reason
+	handled   map[string]dated[string]       // failure-handled, by path
+	loops     map[string]dated[[]FrozenItem] // loop-frozen
+	gates     map[string]dated[bool]         // approved
+	rollbacks map[string]string              // started and not finished, with their reason
 	decided   map[string]*DecisionMade
 	last      *RunFinished // of the last process; nil: it died
 	began     *RunStarted
+
+	mu   sync.RWMutex
+	anew map[string]renewal // elements that have begun anew since
 }
 
 type pastStep struct {
-	seq      int64
+	seq      int64 // of its last step-started
+	last     int64 // of its last record
 	attempt  int
 	addr     string
-	digest   string
 	before   json.RawMessage
 	withheld bool
 	acted    bool // step-started of something that is no read
 	open     bool // started, not finished
+	changed  bool // finished as changed, and not put back since
 	finished *StepFinished
-	undone   bool
+	undone   bool // put back by a rollback
+	restored bool // a temporary setting, put back at the end of the run
 	undoing  bool
+}
+
+// dated is what a record said, and which record.
+type dated[T any] struct {
+	v   T
+	seq int64
+}
+
+// renewal has the records from which on an element counts as begun anew. What it did
+// before is then of no account, each time in another way.
+type renewal struct {
+	retried    int64 // all of it runs again; what it changed can still be put back
+	rolledBack int64 // so does all but what a rollback has left in place
+	gone       int64 // nothing of it is left: its own undo has put it back
+}
+
+// now is a renewal in this process: no record of the past is later.
+const now = math.MaxInt64
+
+func (r renewal) max(o renewal) renewal {
+	return renewal{max(r.retried, o.retried), max(r.rolledBack, o.rolledBack), max(r.gone, o.gone)}
 }
 
 // readPast replays the records of a run.
 func readPast(records []journal.Record) (*past, error) {
-	p := &past{steps: map[string]*pastStep{}, handled: map[string]string{}, loops: map[string][]FrozenItem{}, gates: map[string]bool{}, rollbacks: map[string]string{}, decided: map[string]*DecisionMade{}}
+	p := &past{steps: make(map[string]*pastStep, len(records)/3), handled: map[string]dated[string]{}, loops: map[string]dated[[]FrozenItem]{}, gates: map[string]dated[bool]{},
+		rollbacks: map[string]string{}, decided: map[string]*DecisionMade{}, anew: map[string]renewal{}}
 	for _, r := range records {
 		if err := p.add(r); err != nil {
 			return nil, fmt.Errorf("journal record %d (%s %s): %w", r.Seq, r.Type, r.Step, err)
@@ -64,47 +92,36 @@ func (p *past) add(r journal.Record) error {
 		if err := r.Decode(&b); err != nil {
 			return err
 		}
-		s := p.at(r.Step)
-		if s.undone {
-			*s = pastStep{}
-		}
-		if !s.acted {
-			s.before, s.withheld = b.Before, b.Withheld
-		}
-		s.seq, s.attempt, s.addr, s.digest, s.open, s.finished = r.Seq, b.Attempt, b.Addr, b.Digest, true, nil
-		s.acted = s.acted || b.Kind != "" && b.Effect != steps.Read.String()
-		delete(p.handled, r.Step)
-		delete(p.decided, r.Step)
+		p.stepStarted(r, &b)
 	case recStepFinished:
 		var b StepFinished
 		if err := r.Decode(&b); err != nil {
 			return err
 		}
 		s := p.at(r.Step)
-		s.open, s.finished = false, &b
+		s.last, s.open, s.finished = r.Seq, false, &b
+		s.changed = s.changed || b.Status == statusChanged
 		delete(p.decided, r.Step)
-	case recStepRetrying:
-		p.at(r.Step).attempt++
 	case recFailureHandled:
 		var b Handled
 		if err := r.Decode(&b); err != nil {
 			return err
 		}
-		p.handled[r.Step] = b.By
+		p.handled[r.Step] = dated[string]{b.By, r.Seq}
 	case recLoopFrozen:
 		var b LoopFrozen
-		dec := json.NewDecoder(strings.NewReader(string(r.Body)))
+		dec := json.NewDecoder(bytes.NewReader(r.Body))
 		dec.UseNumber()
 		if err := dec.Decode(&b); err != nil {
 			return err
 		}
-		p.loops[r.Step] = b.Items
+		p.loops[r.Step] = dated[[]FrozenItem]{b.Items, r.Seq}
 	case recGateDecided:
 		var b GateDecided
 		if err := r.Decode(&b); err != nil {
 			return err
 		}
-		p.gates[r.Step] = b.Approved
+		p.gates[r.Step] = dated[bool]{b.Approved, r.Seq}
 	case recDecision:
 		var b DecisionMade
 		if err := r.Decode(&b); err != nil {
@@ -119,6 +136,7 @@ func (p *past) add(r journal.Record) error {
 		p.rollbacks[r.Step] = b.Reason
 	case recRollbackFinished:
 		delete(p.rollbacks, r.Step)
+		p.renew(r.Step, renewal{rolledBack: r.Seq})
 	case recUndoStarted:
 		p.at(r.Step).undoing = true
 	case recUndoFinished:
@@ -126,10 +144,41 @@ func (p *past) add(r journal.Record) error {
 		if err := r.Decode(&b); err != nil {
 			return err
 		}
-		s := p.at(r.Step)
-		s.undoing, s.undone = false, b.Status != statusFailed
+		p.undoFinished(r, &b)
 	}
 	return nil
+}
+
+func (p *past) stepStarted(r journal.Record, b *StepStarted) {
+	s := p.at(r.Step)
+	if s.undone {
+		*s = pastStep{}
+	}
+	if !s.acted {
+		s.before, s.withheld = b.Before, b.Withheld
+	}
+	s.seq, s.last, s.attempt, s.addr, s.open, s.finished = r.Seq, r.Seq, b.Attempt, b.Addr, true, nil
+	s.acted = s.acted || b.Kind != "" && b.Effect != steps.Read.String()
+	delete(p.handled, r.Step)
+	delete(p.decided, r.Step)
+	if b.Kind == "" && b.Attempt > 1 {
+		p.renew(r.Step, renewal{retried: r.Seq - 1})
+	}
+}
+
+func (p *past) undoFinished(r journal.Record, b *UndoFinished) {
+	s := p.at(r.Step)
+	s.undoing = false
+	switch {
+	case b.Status == statusFailed:
+	case b.Why == whyRestore:
+		s.restored = true
+	default:
+		s.undone, s.changed = true, false
+		if !s.acted { // a group that has a way back of its own
+			p.renew(r.Step, renewal{gone: r.Seq})
+		}
+	}
 }
 
 func (p *past) at(path string) *pastStep {
@@ -141,12 +190,59 @@ func (p *past) at(path string) *pastStep {
 	return s
 }
 
-// live is a step that has started and was not put back since.
-func (p *past) live(path string) *pastStep {
-	if s := p.steps[path]; s != nil && !s.undone {
-		return s
+func (p *past) renew(path string, r renewal) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.anew[path] = p.anew[path].max(r)
+}
+
+// restart makes an element run again from its start: a group that is retried, finally,
+// the steps of an undo.
+func (p *past) restart(path string) { p.renew(path, renewal{retried: now}) }
+
+// since gives from which records on a path, or an element around it, has begun anew.
+func (p *past) since(path string) renewal {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	if len(p.anew) == 0 {
+		return renewal{}
 	}
-	return nil
+	r := p.anew[""].max(p.anew[path])
+	for i := range len(path) {
+		if path[i] == '/' || path[i] == '[' {
+			r = r.max(p.anew[path[:i]])
+		}
+	}
+	return r
+}
+
+// valid says that nothing around a path has begun anew since a record.
+func (p *past) valid(path string, seq int64) bool {
+	r := p.since(path)
+	return seq > max(r.retried, r.rolledBack, r.gone)
+}
+
+// live is what still counts of a step that has started; nil: nothing.
+func (p *past) live(path string) *pastStep {
+	s := p.steps[path]
+	if s == nil || s.undone || s.last == 0 {
+		return nil
+	}
+	r := p.since(path)
+	switch {
+	case s.last <= r.gone:
+		return nil
+	case s.last <= r.retried:
+		if !s.acted {
+			return nil
+		}
+		again := *s
+		again.open, again.finished = false, nil
+		return &again
+	case s.last <= r.rolledBack && !s.changed && !(s.acted && s.open):
+		return nil
+	}
+	return s
 }
 
 func (p *past) started(path string) bool {
@@ -164,11 +260,6 @@ func (p *past) finished(path string) bool {
 	return s != nil && s.finished != nil && s.finished.Status != statusFailed
 }
 
-// touched says that an item of a loop, or anything in it, has started.
-func (p *past) touched(path string) bool {
-	return p.live(path) != nil && (p.started(path) || p.finished(path))
-}
-
 func (p *past) skipped(path string) (reason string, ok bool) {
 	if s := p.live(path); s != nil && s.finished != nil && s.finished.Status == statusSkipped {
 		return s.finished.Reason, true
@@ -176,7 +267,31 @@ func (p *past) skipped(path string) (reason string, ok bool) {
 	return "", false
 }
 
-func (p *past) approved(path string) bool { return p.gates[path] }
+// attempt is the number of a group's attempt that is under way.
+func (p *past) attempt(path string) int {
+	if s := p.live(path); s != nil {
+		return max(1, s.attempt)
+	}
+	return 1
+}
+
+func (p *past) approved(path string) bool {
+	g := p.gates[path]
+	return g.v && p.valid(path, g.seq)
+}
+
+// handledBy says what made a failure not end the run; empty: nothing.
+func (p *past) handledBy(path string) string {
+	if h, ok := p.handled[path]; ok && p.valid(path, h.seq) {
+		return h.v
+	}
+	return ""
+}
+
+func (p *past) frozen(path string) ([]FrozenItem, bool) {
+	l, ok := p.loops[path]
+	return l.v, ok && p.valid(path, l.seq)
+}
 
 // rollback says that an earlier process died while it rolled this element back.
 func (p *past) rollback(path string) (reason string, open bool) {
@@ -184,68 +299,203 @@ func (p *past) rollback(path string) (reason string, open bool) {
 	return reason, open
 }
 
-// rescuing says that the rescue of a node had begun.
-func (p *past) rescuing(prefix string, n *Node) bool {
-	for _, r := range n.Rescue {
-		if p.steps[prefix+r.ID] != nil {
+// undoing says that an earlier process died while it put this step back.
+func (p *past) undoing(path string) bool {
+	s := p.steps[path]
+	return s != nil && s.undoing
+}
+
+// begun says that one of these nodes has started.
+func (p *past) begun(prefix string, nodes []*Node) bool {
+	for _, n := range nodes {
+		if p.live(prefix+n.ID) != nil {
 			return true
 		}
 	}
 	return false
 }
 
-// forget makes steps run again from the start: finally, and the steps of an undo.
-func (p *past) forget(prefix string, nodes []*Node) {
-	for _, n := range nodes {
-		path := prefix + n.ID
-		for at := range p.steps {
-			if rest, ok := strings.CutPrefix(at, path); ok && (rest == "" || rest[0] == '[' || rest[0] == '/') {
-				delete(p.steps, at)
-				delete(p.handled, at)
-			}
-		}
-		p.forget(prefix, n.Children)
-		p.forget(prefix, n.Rescue)
+// gaveUp is the failure of an element with which an earlier process has dealt, or is
+// dealing: nothing in it runs any more. nil: it goes on.
+func (p *past) gaveUp(prefix string, n *Node, path string) *steps.Error {
+	if p.handledBy(path) == "" && !p.begun(prefix, n.Rescue) {
+		return nil
 	}
+	return p.failure(path)
 }
 
-// replayKey marks a walk that only looks for what had started; nothing runs.
-type replayKey struct{}
-
-func replaying(ctx context.Context) bool { return ctx.Value(replayKey{}) != nil }
+// failure is how a step that has failed did.
+func (p *past) failure(path string) *steps.Error {
+	if s := p.live(path); s != nil && s.finished != nil && s.finished.Error != nil {
+		return s.finished.Error.err()
+	}
+	return steps.Errorf("failed", "%s has failed", path)
+}
 
 // restore takes a step's end from the journal; false: it is to be run.
 func (x *run) restore(ctx context.Context, s *scope, n *Node, path string) (*halt, bool) {
 	was := x.past.live(path)
-	if was == nil || was.finished == nil || was.finished.Status == statusSkipped {
+	if was == nil || was.finished == nil || was.finished.Suspended || n.Recheck {
 		return nil, false
 	}
-	only := replaying(ctx)
-	settled := ctx.Value(settledKey{}) != nil
-	f := was.finished
-	if f.Status == statusFailed && !only && !settled && x.past.handled[path] == "" {
+	switch was.finished.Status {
+	case statusFailed, statusSkipped:
 		return nil, false
 	}
-	if n.Recheck && !only {
-		return nil, false
+	return x.recall(ctx, s, n, path), true
+}
+
+// recall takes from the journal what a step has done and given, whether it has ended or not.
+func (x *run) recall(ctx context.Context, s *scope, n *Node, path string) *halt {
+	was := x.past.live(path)
+	if was == nil {
+		return nil
 	}
-	if was.acted {
-		e := x.acts.add(ctx, &entry{n: n, s: s, path: path})
-		e.begin(was.seq, was.before, was.withheld)
-		if was.withheld {
-			e.before = nil
-		}
-		e.end(f.Status)
+	if was.acted && !was.restored {
+		was.entry(x.acts.add(ctx, &entry{n: n, s: s, path: path}))
+	} else if !was.acted && n.PointOfNoReturn {
+		x.acts.add(ctx, &entry{n: n, s: s, path: path, seq: was.seq})
 	}
-	result, err := x.remember(n, f)
+	if was.finished == nil {
+		return nil
+	}
+	if reason, skipped := x.past.skipped(path); skipped {
+		x.skip(s, n, reason)
+		return nil
+	}
+	result, err := x.remember(n, was.finished)
 	if err != nil {
-		return failed(path, steps.Classify(fmt.Errorf("read the outputs of %s from the journal: %w", path, err))), true
+		return failed(path, steps.Classify(fmt.Errorf("read the outputs of %s from the journal: %w", path, err)))
 	}
 	s.set(n.ID, result)
-	if f.Status == statusFailed {
-		return failed(path, f.Error.err()), true
+	return nil
+}
+
+// entry fills in what the log for the way back has of the step.
+func (was *pastStep) entry(e *entry) {
+	before := was.before
+	if was.withheld {
+		before = nil
 	}
-	return nil, true
+	e.begin(was.seq, was.addr, before, was.withheld)
+	switch {
+	case was.changed:
+		e.end(statusChanged)
+	case was.finished == nil:
+	case nothingSent(was.finished):
+		e.end(statusOK)
+	default:
+		e.end(was.finished.Status)
+	}
+}
+
+// retraceAll is retrace for a list.
+func (x *run) retraceAll(ctx context.Context, s *scope, nodes []*Node) *halt {
+	for _, n := range nodes {
+		path := s.prefix + n.ID
+		if h := stopped(ctx, path); h != nil {
+			return h
+		}
+		if h := x.retrace(x.acts.open(ctx, n, path).in(ctx), s, n, path); h != nil {
+			return h
+		}
+		inner := newScope(s.frame, s, s.prefix, nil)
+		if h := x.retraceAll(ctx, inner, n.Rescue); h != nil {
+			return h
+		}
+		s.adopt(inner)
+	}
+	return nil
+}
+
+// retrace walks through an element for what earlier processes have done in it and what
+// that gave: nothing runs. It is for what is to be rolled back, and for what has failed
+// and was dealt with.
+func (x *run) retrace(ctx context.Context, s *scope, n *Node, path string) *halt {
+	if n.Loop != nil || n.FanOut {
+		return x.retraceLoop(ctx, s, n, path)
+	}
+	return x.retraceOnce(ctx, s, n, path)
+}
+
+func (x *run) retraceOnce(ctx context.Context, s *scope, n *Node, path string) *halt {
+	if n.Shape == Leaf {
+		return x.recall(ctx, s, n, path)
+	}
+	was := x.past.live(path)
+	if was == nil {
+		return nil
+	}
+	if n.marked() {
+		x.acts.add(ctx, &entry{n: n, s: s, path: path, seq: was.seq})
+	}
+	if h := x.retraceInside(ctx, s, n, path); h != nil || was.finished == nil {
+		return h
+	}
+	result, err := x.remember(n, was.finished)
+	if err != nil {
+		return failed(path, steps.Classify(fmt.Errorf("read the outputs of %s from the journal: %w", path, err)))
+	}
+	s.set(n.ID, result)
+	return nil
+}
+
+func (x *run) retraceInside(ctx context.Context, s *scope, n *Node, path string) *halt {
+	switch {
+	case n.Shape == Call:
+		inner, h := x.callScope(s, n, path)
+		if h != nil {
+			return h
+		}
+		return x.retraceAll(ctx, inner, n.Sub.Steps)
+	case n.Repeat == nil:
+		return x.retraceAll(ctx, s, n.Children)
+	}
+	for pass := 1; x.past.begun(passPrefix(path, pass), n.Children); pass++ {
+		inner := newScope(s.frame, s, passPrefix(path, pass), nil)
+		if h := x.retraceAll(ctx, inner, n.Children); h != nil {
+			return h
+		}
+		s.adopt(inner)
+	}
+	return nil
+}
+
+func (x *run) retraceLoop(ctx context.Context, s *scope, n *Node, path string) *halt {
+	was := x.past.live(path)
+	if was == nil || was.acted {
+		return nil
+	}
+	items, err := x.pastItems(s, n, path)
+	if err != nil {
+		return failed(path, steps.Classify(err))
+	}
+	l, err := x.newLoop(s, n, path, items)
+	if err != nil {
+		return failed(path, steps.Classify(err))
+	}
+	at := 0
+	for w, size := range l.waves {
+		batch := items[at : at+size]
+		at += size
+		for i := range batch {
+			it := &batch[i]
+			inner := newScope(s.frame, s, it.path+"/", l.names(it))
+			if h := x.retraceOnce(x.acts.open(ctx, n, it.path).in(ctx), inner, n, it.path); h != nil {
+				return h
+			}
+			l.keep(inner, it)
+		}
+		if h := x.retraceAll(ctx, l.batchScope(w, batch), n.AfterBatch); h != nil {
+			return h
+		}
+	}
+	if was.finished != nil {
+		result := l.result()
+		seal(result, was.finished)
+		s.set(n.ID, result)
+	}
+	return nil
 }
 
 // remember decodes what later steps see of a step that finished in an earlier process.
@@ -255,14 +505,21 @@ func (x *run) remember(n *Node, f *StepFinished) (map[string]any, error) {
 		typ = n.ItemType
 	}
 	result := map[string]any{}
+	if f.Status == statusFailed {
+		result = nothing(n)
+	}
 	if len(f.Outputs) > 0 {
-		dec := json.NewDecoder(strings.NewReader(string(f.Outputs)))
+		dec := json.NewDecoder(bytes.NewReader(f.Outputs))
 		dec.UseNumber()
 		var raw map[string]any
 		if err := dec.Decode(&raw); err != nil {
 			return nil, err
 		}
 		for name, v := range raw {
+			if v == nil {
+				result[name] = nil // nobody had learned it; an empty list is not null
+				continue
+			}
 			var t *expression.Type
 			if typ != nil {
 				t = typ.Fields[name]
@@ -270,101 +527,92 @@ func (x *run) remember(n *Node, f *StepFinished) (map[string]any, error) {
 			result[name] = expression.Decode(t, v)
 		}
 	}
-	if typ != nil {
-		for name := range typ.Fields {
-			if _, ok := result[name]; !ok {
-				result[name] = nil
-			}
-		}
-	}
-	took, _ := time.ParseDuration(f.Duration)
-	seal(result, f.Status, f.Attempts, took, f.Error.orNil())
+	seal(result, f)
 	return result, nil
-}
-
-func (b *ErrorBody) orNil() *steps.Error {
-	if b == nil {
-		return nil
-	}
-	return b.err()
-}
-
-// replayEnd is a step that a rollback's walk meets and that has not finished: if it had
-// started it may have changed something.
-func (x *run) replayEnd(ctx context.Context, s *scope, n *Node, path string) *halt {
-	was := x.past.live(path)
-	if was != nil && was.open && was.acted {
-		e := x.acts.add(ctx, &entry{n: n, s: s, path: path})
-		e.begin(was.seq, was.before, was.withheld)
-	}
-	return nil
 }
 
 // inherit is what a resume finds of a step that had started: in doubt, it is settled
 // before anything else happens to it. over: there is nothing left to do.
 func (x *run) inherit(ctx context.Context, a *act) (h *halt, over bool) {
 	was := x.past.live(a.path)
+	if x.past.since(a.path).retried > 0 {
+		a.entry = x.acts.at(a.path)
+	}
+	if was != nil && was.acted && a.entry == nil {
+		a.entry = x.acts.add(ctx, &entry{n: a.n, s: a.s, path: a.path})
+		was.entry(a.entry)
+	}
+	if a.entry == nil {
+		return nil, false
+	}
+	a.before, a.withheld, a.acted = a.entry.before, a.entry.withheld, a.entry.status != statusChanged
 	if was == nil || !was.acted {
 		return nil, false
 	}
 	a.attempt = was.attempt + 1
-	a.before = was.before
-	if was.withheld {
-		a.before, a.withheld = nil, true
-	}
-	a.entry = x.acts.add(ctx, &entry{n: a.n, s: a.s, path: a.path})
-	a.entry.begin(was.seq, a.before, a.withheld)
-	if a.target != nil && was.addr != "" && was.addr != a.target.addr {
-		return x.doubt(ctx, a, steps.Errorf("changed", "%s acted on %s before, and would act on %s now", a.path, was.addr, a.target.addr)), true
-	}
 	if a.n.Background {
 		return nil, false // it ended with its runner, or is found by its own probe
 	}
-	if !was.open {
-		a.entry.end(statusFailed)
-		return nil, false // it has failed, for certain: this is its next attempt
+	if was.open {
+		if h, over := x.resolve(ctx, a, was); over {
+			return h, true
+		}
 	}
-	if d := x.decision(a); d != nil {
-		return x.decide(ctx, a, d)
+	if a.target != nil && was.addr != "" && was.addr != a.target.addr {
+		return x.elsewhere(ctx, a, was.addr), true
 	}
-	v, why := x.settle(ctx, a, steps.Errorf("crash", "the runner stopped while %s was acting", a.path))
-	switch v {
+	return nil, false
+}
+
+// resolve settles a step in doubt, by the operator's word or by asking. over: it is done,
+// has failed, or stays in doubt.
+func (x *run) resolve(ctx context.Context, a *act, was *pastStep) (h *halt, over bool) {
+	a.acted = true
+	if h, decided, over := x.decide(a); decided {
+		return h, over
+	}
+	if a.target != nil && was.addr != "" && was.addr != a.target.addr {
+		return x.elsewhere(ctx, a, was.addr), true
+	}
+	a.attempt = was.attempt
+	verdict, why := x.settle(ctx, a, steps.Errorf("crash", "the runner stopped while %s was acting", a.path))
+	switch verdict {
 	case settledDone:
-		a.attempt = was.attempt
 		return x.finish(a, statusChanged), true
 	case settledDoubt:
 		return x.doubt(ctx, a, why), true
 	}
+	a.attempt++
 	return nil, false
 }
 
-// decision is the operator's, of this resume or of one that died before it was carried out.
-func (x *run) decision(a *act) *Decision {
+// elsewhere refuses to act on another address than before.
+func (x *run) elsewhere(ctx context.Context, a *act, addr string) *halt {
+	return x.doubt(ctx, a, steps.Errorf("changed", "%s acted on %s before, and would act on %s now", a.path, addr, a.target.addr))
+}
+
+// decide carries out what an operator decided about a step in doubt: at this resume, or
+// at one that died before it was carried out. over: the step does not run.
+func (x *run) decide(a *act) (h *halt, decided, over bool) {
+	made := x.past.decided[a.path]
 	if d := x.decisions[a.path]; d != nil {
-		return d
+		made = &DecisionMade{Choice: d.Choice, Reason: d.Reason, By: x.cfg.Operator.Name, UID: x.cfg.Operator.UID}
+		if err := x.durable(context.Background(), recDecision, a.path, made); err != nil {
+			return broken(a.path, err), true, true
+		}
 	}
-	if d := x.decisions[a.n.ID]; d != nil {
-		return d
+	if made == nil {
+		return nil, false, false
 	}
-	if d := x.past.decided[a.path]; d != nil {
-		return &Decision{Step: a.path, Choice: d.Choice, Reason: d.Reason}
-	}
-	return nil
-}
-
-// decide carries out what an operator decided about a step in doubt.
-func (x *run) decide(ctx context.Context, a *act, d *Decision) (*halt, bool) {
-	body := &DecisionMade{Choice: d.Choice, Reason: d.Reason, By: x.cfg.Operator.Name, UID: x.cfg.Operator.UID}
-	if err := x.durable(ctx, recDecision, a.path, body); err != nil {
-		return broken(a.path, err), true
-	}
-	switch d.Choice {
+	switch made.Choice {
 	case "done":
-		a.recovered = true
-		a.warnings = append(a.warnings, "taken as done by "+x.cfg.Operator.Name+": "+d.Reason)
-		return x.finish(a, statusChanged), true
+		a.attempt--
+		a.found, a.recovered = true, true
+		a.warnings = append(a.warnings, "taken as done by "+made.By+": "+made.Reason)
+		return x.finish(a, statusChanged), true, true
 	case "fail":
-		return x.fail(a, steps.Errorf("decided", "%s counts as failed, by %s: %s", a.path, x.cfg.Operator.Name, d.Reason)), true
+		a.attempt--
+		return x.fail(a, steps.Errorf("decided", "%s counts as failed, by %s: %s", a.path, made.By, made.Reason)), true, true
 	}
-	return nil, false
+	return nil, true, false
 }

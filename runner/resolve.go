@@ -39,7 +39,7 @@ func Load(path string, o LoadOptions) (*Program, []schema.Finding) {
 		return nil, []schema.Finding{{Path: path, Line: 1, Column: 1, EndLine: 1, EndColumn: 1, Severity: schema.Error, Rule: "file", Message: reason(err)}}
 	}
 	root := l.unit(path, text, "runbook")
-	findings := schema.Sort(l.findings)
+	findings := onePerPlace(schema.Sort(l.findings))
 	if schema.Failed(findings) {
 		return nil, findings
 	}
@@ -61,6 +61,33 @@ func reason(err error) string {
 		return fmt.Sprintf("cannot be read: %v", e.Err)
 	}
 	return fmt.Sprintf("cannot be read: %v", err)
+}
+
+// onePerPlace keeps one error of those that stand at one place: what is wrong with how a
+// value is written comes before what is wrong with what it would mean.
+func onePerPlace(findings []schema.Finding) []schema.Finding {
+	type place struct {
+		path         string
+		line, column int
+	}
+	at := map[place]int{}
+	kept := findings[:0]
+	for _, f := range findings {
+		if f.Severity != schema.Error {
+			kept = append(kept, f)
+			continue
+		}
+		p := place{f.Path, f.Line, f.Column}
+		i, twice := at[p]
+		switch {
+		case !twice:
+			at[p] = len(kept)
+			kept = append(kept, f)
+		case kept[i].Rule == "wrong-type":
+			kept[i] = f
+		}
+	}
+	return kept
 }
 
 func source(path, role string, text []byte) Source {

@@ -8,6 +8,8 @@ import (
 	"log/slog"
 	"os"
 	"reflect"
+	"slices"
+	"strings"
 	"time"
 
 	"runbook/runner/journal"
@@ -54,6 +56,7 @@ func Execute(ctx context.Context, cfg Config, req Request) (*Result, error) {
 		return nil, err
 	}
 	defer release()
+	req.Dir = x.dir
 	plan, err := Freeze(ctx, cfg, req)
 	if err != nil {
 		return nil, &UsageError{Err: err}
@@ -162,11 +165,13 @@ func Resume(ctx context.Context, cfg Config, req ResumeRequest) (*Result, error)
 		return nil, err
 	}
 	defer release()
-	x.past.forget("", program.Root.Finally)
-	if err := x.durable(ctx, recRunResumed, "", body); err != nil {
-		return nil, &UsageError{Err: err}
+	for _, n := range program.Root.Finally {
+		x.past.restart(n.ID)
 	}
 	started = true
+	if err := x.durable(ctx, recRunResumed, "", body); err != nil {
+		return x.dead(&Result{Run: id}, err), nil
+	}
 	return x.walk(ctx, fr), nil
 }
 
@@ -188,20 +193,28 @@ var endWords = map[Status]string{Succeeded: "succeeded", RolledBack: "was rolled
 func (x *run) take(decisions []Decision) error {
 	x.decisions = map[string]*Decision{}
 	for _, d := range decisions {
+		switch {
+		case d.Choice != "done" && d.Choice != "redo" && d.Choice != "fail":
+			return &UsageError{Err: fmt.Errorf("step %s: %q is no decision: done, redo or fail", d.Step, d.Choice)}
+		case strings.TrimSpace(d.Reason) == "":
+			return &UsageError{Err: fmt.Errorf("step %s: a decision needs its reason: it is journaled", d.Step), Hint: "--reason TEXT"}
+		}
 		var matches []string
-		for path, s := range x.past.steps {
-			if s.open && s.acted && !s.undone && (path == d.Step || lastID(path) == d.Step) {
+		for path := range x.past.steps {
+			if s := x.past.live(path); s != nil && s.open && s.acted && (path == d.Step || lastID(path) == d.Step) {
 				matches = append(matches, path)
 			}
 		}
-		switch len(matches) {
-		case 0:
+		slices.Sort(matches)
+		switch {
+		case len(matches) == 0:
 			return &UsageError{Err: fmt.Errorf("step %s is not in doubt: there is nothing to decide about it", d.Step), Hint: "runner runs show " + x.id}
-		case 1:
-			x.decisions[matches[0]] = &Decision{Step: matches[0], Choice: d.Choice, Reason: d.Reason}
-		default:
-			return &UsageError{Err: fmt.Errorf("step %s is in doubt in %d places: %v; name one of them", d.Step, len(matches), matches)}
+		case len(matches) > 1 && !slices.Contains(matches, d.Step):
+			return &UsageError{Err: fmt.Errorf("step %s is in doubt in %d places: %s; name one of them", d.Step, len(matches), strings.Join(matches, ", "))}
+		case len(matches) > 1:
+			matches[0] = d.Step
 		}
+		x.decisions[matches[0]] = &Decision{Step: matches[0], Choice: d.Choice, Reason: d.Reason}
 	}
 	return nil
 }
@@ -320,18 +333,10 @@ func (x *run) claim(fr *frame, body *RunStarted) (release func(), err error) {
 // walk runs the steps and ends the run.
 func (x *run) walk(ctx context.Context, fr *frame) *Result {
 	began := x.clock.Now()
+	ctx = based(ctx)
 	s := newScope(fr, nil, "", nil)
-	var h *halt
-	if why, open := x.past.rollback(""); open {
-		h = x.list(context.WithValue(ctx, replayKey{}, true), s, x.prog.Root.Steps)
-		if h == nil || h.end == Failed {
-			h = &halt{end: Failed, decided: "rollback-run", err: &steps.Error{Kind: "failed", Err: text(why)}}
-		}
-	} else {
-		h = x.list(ctx, s, x.prog.Root.Steps)
-	}
-	x.stopAll()
-	r := x.conclude(ctx, s, h)
+	r := x.conclude(ctx, s, x.steps(ctx, s))
+	r.Err, r.Hint = x.mask.Error(r.Err), x.mask.String(r.Hint)
 	body := &RunFinished{Status: r.Status, Hint: r.Hint, Duration: seconds(x.clock.Now().Sub(began))}
 	if r.Err != nil {
 		body.Error = errorBody(steps.Classify(r.Err))
@@ -351,6 +356,25 @@ func (x *run) walk(ctx context.Context, fr *frame) *Result {
 		return x.dead(r, err)
 	}
 	return r
+}
+
+// steps runs those of the runbook, or walks through them for a rollback of the run that
+// an earlier process had begun. All that is in the background has ended then.
+func (x *run) steps(ctx context.Context, s *scope) *halt {
+	if why, open := x.past.rollback(""); open {
+		if h := x.retraceAll(ctx, s, x.prog.Root.Steps); h != nil {
+			return h
+		}
+		return &halt{end: Failed, decided: "rollback-run", err: &steps.Error{Kind: "failed", Err: text(why)}}
+	}
+	soft, stop := branch(ctx)
+	defer stop(nil)
+	x.stopRun = stop
+	h := x.list(soft, s, x.prog.Root.Steps)
+	if h == nil {
+		return x.stopAll(h, errBackground)
+	}
+	return x.stopAll(h, errSuspended)
 }
 
 // dead is the result of a run whose journal can no longer be written.

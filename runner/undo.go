@@ -2,6 +2,7 @@ package runner
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"reflect"
 	"time"
@@ -12,30 +13,39 @@ import (
 
 // rollbackSpan undoes what started inside an element that failed and said on-failure:
 // rollback. The failure goes on upwards.
-func (x *run) rollbackSpan(ctx context.Context, s *scope, n *Node, path string, sp *span, h *halt) *halt {
+func (x *run) rollbackSpan(ctx context.Context, path string, sp *span, h *halt) *halt {
+	ctx, done := untimed(ctx)
+	defer done(nil)
 	if _, open := x.past.rollback(path); !open {
 		if err := x.durable(ctx, recRollbackStarted, path, &RollbackStarted{Reason: x.mask.String(h.err.Error())}); err != nil {
 			return broken(path, err)
 		}
 	}
-	if end := x.rollback(ctx, path, sp); end != nil {
-		if end.end == Failed {
-			end.err = &steps.Error{Kind: end.err.Kind, Hint: end.err.Hint, Err: fmt.Errorf("%w (rolling back %s after: %v)", end.err, path, h.err)}
-			end.decided = "stop"
-		}
-		return end
-	}
-	return h
-}
-
-// finishRollback goes on with a rollback in which an earlier process died: the element
-// is walked through for what had started in it, nothing runs.
-func (x *run) finishRollback(ctx context.Context, s *scope, n *Node, path string, sp *span, why string) *halt {
-	h := x.body(context.WithValue(ctx, replayKey{}, true), s, n, path)
-	if h != nil && h.end != Failed {
+	end := x.rollback(ctx, path, sp)
+	if end == nil {
 		return h
 	}
-	return x.rollbackSpan(ctx, s, n, path, sp, failed(path, &steps.Error{Kind: "failed", Err: text(why)}))
+	if end.end == Failed {
+		end.err = &steps.Error{Kind: end.err.Kind, Hint: end.err.Hint, Err: fmt.Errorf("%w (rolling back %s after: %v)", end.err, path, h.err)}
+		end.decided = "stop"
+	}
+	return end
+}
+
+// finishRollback goes on with a rollback in which an earlier process died.
+func (x *run) finishRollback(ctx context.Context, s *scope, n *Node, path string, sp *span, why string) *halt {
+	if h := x.retrace(ctx, s, n, path); h != nil {
+		return h
+	}
+	return x.rollbackSpan(ctx, path, sp, failed(path, &steps.Error{Kind: "failed", Err: text(why)}))
+}
+
+// finishItemRollback is the same for one item of a loop.
+func (x *run) finishItemRollback(ctx context.Context, s *scope, n *Node, path string, sp *span, why string) *halt {
+	if h := x.retraceOnce(ctx, s, n, path); h != nil {
+		return h
+	}
+	return x.rollbackSpan(ctx, path, sp, failed(path, &steps.Error{Kind: "failed", Err: text(why)}))
 }
 
 // rollback undoes, the latest first, what started inside an element, or in the run where
@@ -43,11 +53,7 @@ func (x *run) finishRollback(ctx context.Context, s *scope, n *Node, path string
 func (x *run) rollback(ctx context.Context, path string, sp *span) *halt {
 	var end *halt
 	for _, e := range x.acts.back(sp) {
-		if end = x.undo(ctx, e, "rollback"); end != nil {
-			break
-		}
-		if e.n.PointOfNoReturn {
-			end = failed(e.path, steps.Errorf("no-return", "%s is the point of no return: what came before it stays as it is", e.path))
+		if end = x.undo(ctx, e, whyRollback); end != nil {
 			break
 		}
 	}
@@ -66,10 +72,10 @@ func (x *run) rollback(ctx context.Context, path string, sp *span) *halt {
 
 // undo puts one step back. nil: it is back, or there was nothing to put back.
 func (x *run) undo(ctx context.Context, e *entry, why string) *halt {
-	if c := context.Cause(ctx); c != nil {
-		return haltFor(c, e.path)
+	if h := stopped(ctx, e.path); h != nil {
+		return h
 	}
-	if e.n.PointOfNoReturn && why == "rollback" {
+	if e.n.PointOfNoReturn && why == whyRollback {
 		return failed(e.path, steps.Errorf("no-return", "%s has started, and it is the point of no return: nothing before it is rolled back", e.path))
 	}
 	if e.n.UndoMode == "none" || e.n.Shape == Leaf && e.n.Kind.NothingToUndo {
@@ -77,20 +83,23 @@ func (x *run) undo(ctx context.Context, e *entry, why string) *halt {
 		return nil
 	}
 	if e.n.Shape != Leaf {
-		return x.undoGroup(ctx, e, why)
+		return x.putBack(ctx, e, why, "undo steps of "+e.n.ID, func(ctx context.Context) *steps.Error { return x.undoSteps(ctx, e) })
 	}
 	a, err := x.prepare(e.s, e.n, e.path)
 	if err != nil {
-		return failed(e.path, steps.Classify(fmt.Errorf("undo %s: %w", e.path, err)))
+		return failed(e.path, x.masked(steps.Classify(fmt.Errorf("undo %s: %w", e.path, err))))
 	}
 	a.entry, a.before, a.withheld = e, e.before, e.withheld
-	if e.status != statusChanged {
-		state, _, err := x.probe(ctx, a)
-		if err == nil && state == steps.Untouched {
-			return x.undone(ctx, e, "untouched", nil)
-		}
+	if a.target != nil && e.addr != "" && e.addr != a.target.addr {
+		return failed(e.path, steps.Errorf("changed", "undo %s: it acted on %s, and would be put back on %s now", e.path, e.addr, a.target.addr))
 	}
-	if len(e.n.UndoSteps) == 0 && !a.kind.HasUndo {
+	if done, h := x.nothingToUndo(ctx, a, why); done {
+		return h
+	}
+	if len(e.n.UndoSteps) > 0 {
+		return x.putBack(ctx, e, why, "undo steps of "+e.n.ID, func(ctx context.Context) *steps.Error { return x.undoSteps(ctx, e) })
+	}
+	if !a.kind.HasUndo {
 		reason := a.kind.NoUndo
 		if reason == "" {
 			reason = a.kind.Name + " has no inverse"
@@ -98,79 +107,108 @@ func (x *run) undo(ctx context.Context, e *entry, why string) *halt {
 		return failed(e.path, &steps.Error{Kind: "no-undo", Err: fmt.Errorf("%s cannot be undone: %s", e.path, reason),
 			Hint: "put it back by hand; what came before it has not been rolled back"})
 	}
-	words := a.kind.UndoPlan(a.in)
-	if len(e.n.UndoSteps) > 0 {
-		words = "undo steps of " + e.n.ID
+	return x.putBack(ctx, e, why, a.kind.UndoPlan(a.in), func(ctx context.Context) *steps.Error { return x.inverse(ctx, a) })
+}
+
+// nothingToUndo asks the probe: a step that may have done nothing has nothing to put
+// back, and a temporary setting that is no longer there is no longer ours.
+func (x *run) nothingToUndo(ctx context.Context, a *act, why string) (bool, *halt) {
+	if a.entry.status == statusChanged && why != whyRestore {
+		return false, nil
 	}
-	if err := x.durable(ctx, recUndoStarted, e.path, &UndoStarted{Kind: a.kind.Name, Undo: x.mask.String(words), Why: why}); err != nil {
+	limited, cancel := x.clock.WithTimeout(ctx, defaultTimeout, errTimeout)
+	defer cancel()
+	state, _, err := x.probe(limited, a)
+	switch {
+	case err != nil || state != steps.Untouched:
+		return false, nil
+	case a.entry.status != statusChanged:
+		return true, x.undone(ctx, a.entry, why, "untouched", nil)
+	}
+	return true, x.undone(ctx, a.entry, why, "refused", steps.Precondition("it is no longer as %s has set it: somebody else's value is not put back", a.path))
+}
+
+// putBack carries one way back out, and journals it around that.
+func (x *run) putBack(ctx context.Context, e *entry, why, words string, back func(context.Context) *steps.Error) *halt {
+	body := &UndoStarted{Undo: x.mask.String(words), Why: why}
+	if e.n.Kind != nil {
+		body.Kind = e.n.Kind.Name
+	}
+	if err := x.durable(ctx, recUndoStarted, e.path, body); err != nil {
 		return broken(e.path, err)
 	}
-	failure := x.putBack(ctx, a, e)
+	failure := back(ctx)
 	if failure == nil {
-		return x.undone(ctx, e, "undone", nil)
+		return x.undone(ctx, e, why, "undone", nil)
 	}
-	if c := context.Cause(ctx); c != nil {
-		return haltFor(c, e.path) // started and not finished: the resume does it again, undo twice is harmless
+	// Started and not finished: a resume does it again, and an undo twice is harmless.
+	if h := stopped(ctx, e.path); h != nil {
+		return h
 	}
-	failure = x.described(a, failure)
+	failure = x.masked(failure)
+	var cut *undoHalt
+	if errors.As(failure, &cut) {
+		return cut.h
+	}
+	if errors.Is(failure, errHung) {
+		return &halt{path: e.path, end: InDoubt, err: &steps.Error{Kind: "hung", Err: fmt.Errorf("undo %s: %w", e.path, failure), Hint: "see to it that it has ended, then: runner resume " + x.id}}
+	}
 	status := statusFailed
-	if why == "restore" && (failure.Kind == "precondition" || failure.Kind == "conflict") {
+	if e.n.Restore && (failure.Kind == "precondition" || failure.Kind == "conflict") {
 		status = "refused" // no longer the value that we set: not ours to put back
 	}
-	if h := x.undone(ctx, e, status, failure); h != nil || status == "refused" {
+	if h := x.undone(ctx, e, why, status, failure); h != nil || status == "refused" {
 		return h
 	}
 	return failed(e.path, &steps.Error{Kind: failure.Kind, Hint: failure.Hint, Err: fmt.Errorf("undo %s: %w", e.path, failure.Err)})
 }
 
-// undoGroup puts back a group that has undo steps of its own, instead of what is in it.
-func (x *run) undoGroup(ctx context.Context, e *entry, why string) *halt {
-	if err := x.durable(ctx, recUndoStarted, e.path, &UndoStarted{Undo: "undo steps of " + e.n.ID, Why: why}); err != nil {
-		return broken(e.path, err)
-	}
-	if failure := x.undoSteps(ctx, e); failure != nil {
-		if c := context.Cause(ctx); c != nil {
-			return haltFor(c, e.path)
-		}
-		if h := x.undone(ctx, e, statusFailed, failure); h != nil {
-			return h
-		}
-		return failed(e.path, &steps.Error{Kind: failure.Kind, Hint: failure.Hint, Err: fmt.Errorf("undo %s: %w", e.path, failure.Err)})
-	}
-	return x.undone(ctx, e, "undone", nil)
-}
+// undoHalt carries an end of the process out of the steps of an undo.
+type undoHalt struct{ h *halt }
 
-// undoSteps runs the author's own way back.
+func (e *undoHalt) Error() string { return e.h.err.Error() }
+
+// undoSteps runs the author's own way back: from its start, unless an earlier process
+// died in the middle of it.
 func (x *run) undoSteps(ctx context.Context, e *entry) *steps.Error {
 	inner := newScope(e.s.frame, e.s, e.s.prefix, nil)
-	x.past.forget(inner.prefix, e.n.UndoSteps)
-	if h := x.list(context.WithValue(ctx, softKey{}, nil), inner, e.n.UndoSteps); h != nil {
+	if !x.past.undoing(e.path) {
+		for _, n := range e.n.UndoSteps {
+			x.past.restart(inner.prefix + n.ID)
+		}
+	}
+	h := x.list(ctx, inner, e.n.UndoSteps)
+	switch {
+	case h == nil:
+		return nil
+	case h.own():
 		return h.err
 	}
-	return nil
+	return &steps.Error{Kind: h.err.Kind, Err: &undoHalt{h}}
 }
 
-func (x *run) undone(ctx context.Context, e *entry, status string, failure *steps.Error) *halt {
-	if err := x.durable(ctx, recUndoFinished, e.path, &UndoFinished{Status: status, Error: errorBody(failure)}); err != nil {
+func (x *run) undone(ctx context.Context, e *entry, why, status string, failure *steps.Error) *halt {
+	if err := x.durable(ctx, recUndoFinished, e.path, &UndoFinished{Status: status, Why: why, Error: errorBody(failure)}); err != nil {
 		return broken(e.path, err)
+	}
+	if status == "refused" {
+		x.cfg.Log.Warn("not put back", "step", e.path, "why", failure)
 	}
 	e.undone = status != statusFailed
 	return nil
 }
 
-// putBack runs the author's undo steps, or the kind's inverse: three attempts while the error may pass.
-func (x *run) putBack(ctx context.Context, a *act, e *entry) *steps.Error {
-	if len(e.n.UndoSteps) > 0 {
-		return x.undoSteps(ctx, e)
+// inverse is the kind's own: three attempts while the error may pass.
+func (x *run) inverse(ctx context.Context, a *act) *steps.Error {
+	if a.withheld && len(a.before) == 0 {
+		return steps.Errorf("withheld", "the old value held a secret and was not written down: put it back by hand")
 	}
-	if e.withheld && e.before == nil {
-		return steps.Precondition("the old value held a secret and was not written down: put it back by hand")
-	}
-	limit := defaultTimeout
-	ctx, cancel := x.clock.WithTimeout(ctx, limit, errTimeout)
+	ctx, cancel := x.clock.WithTimeout(ctx, defaultTimeout, errTimeout)
 	defer cancel()
 	for attempt := 1; ; attempt++ {
-		err := a.kind.Undo(ctx, steps.NewSession(a), a.in, x.output(a))
+		_, err := bounded(x, ctx, a.path, func(ctx context.Context) (any, error) {
+			return nil, a.kind.Undo(ctx, steps.NewSession(a), a.in, x.output(a))
+		})
 		if err == nil {
 			return nil
 		}
@@ -205,15 +243,11 @@ func (x *run) output(a *act) any {
 // that could not be put back.
 func (x *run) restoreAll(ctx context.Context) *halt {
 	var end *halt
-	for _, e := range x.acts.back(nil) {
-		if !e.n.Restore {
-			continue
-		}
-		if h := x.undo(ctx, e, "restore"); h != nil {
-			end = worse(end, h)
-			if h.end != Failed {
-				return end
-			}
+	for _, e := range x.acts.temporary() {
+		h := x.undo(ctx, e, whyRestore)
+		end = worse(end, h)
+		if h != nil && h.end != Failed {
+			return end
 		}
 	}
 	return end

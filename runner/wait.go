@@ -31,7 +31,7 @@ type waiting struct {
 }
 
 func (x *run) newWait(s *scope, n *Node, path string) (*waiting, error) {
-	w := &waiting{x: x, w: n.Wait, s: s, path: path, every: defaultEvery, best: map[string]float64{}, first: map[string]float64{}}
+	w := &waiting{x: x, w: n.Wait, s: s, path: path, every: n.Wait.Every.Value, best: map[string]float64{}, first: map[string]float64{}}
 	for _, set := range []struct {
 		to   *time.Duration
 		from Setting[time.Duration]
@@ -46,8 +46,11 @@ func (x *run) newWait(s *scope, n *Node, path string) (*waiting, error) {
 		}
 		*set.to = d
 	}
+	if w.every <= 0 {
+		w.every = defaultEvery
+	}
 	w.began = x.clock.Now()
-	w.closer = w.began
+	w.closer, w.last = w.began, "nothing observed"
 	return w, nil
 }
 
@@ -57,33 +60,41 @@ func (x *run) wait(ctx context.Context, a *act, limit time.Duration) error {
 	if err != nil {
 		return err
 	}
-	return w.poll(ctx, func(ctx context.Context) (bool, error) {
-		holds, failure := w.observe(ctx, a, limit)
-		if failure != nil {
-			return false, failure
-		}
-		return w.judge(holds, w.distances(a), w.values(a), nil)
-	})
+	return w.poll(ctx, func(ctx context.Context) (sighting, error) { return w.observe(ctx, a, limit) })
 }
 
-// poll calls look at its cadence, whatever a look takes, until it says true.
-func (w *waiting) poll(ctx context.Context, look func(context.Context) (bool, error)) error {
+// sighting is what one look at the target has shown.
+type sighting struct {
+	holds     bool
+	passing   *steps.Error // a temporary error, which counts as not true; nil: there was an answer
+	distances []expression.Distance
+	values    map[string]any
+}
+
+// poll looks at its cadence, whatever a look takes, until the condition has held for long enough.
+func (w *waiting) poll(ctx context.Context, see func(context.Context) (sighting, error)) error {
 	if err := w.x.settleDisk(ctx); err != nil {
 		return &deadJournal{err}
 	}
 	next := w.x.clock.Now()
 	for {
-		done, err := look(ctx)
+		l, err := see(ctx)
+		if c := context.Cause(ctx); c != nil {
+			return w.ended(c)
+		}
+		if err != nil {
+			return err
+		}
+		done, err := w.judge(l)
 		if done || err != nil {
 			return err
 		}
 		next = next.Add(w.every)
 		now := w.x.clock.Now()
-		if late := now.Sub(next); late > 0 && w.every > 0 {
-			next = next.Add(late.Truncate(w.every)) // looks that were missed are not made up for
-			next = next.Add(w.every)
+		if late := now.Sub(next); late > 0 {
+			next = next.Add(late.Truncate(w.every) + w.every) // looks that were missed are not made up for
 		}
-		if err := w.x.clock.Sleep(ctx, max(next.Sub(now), 0)); err != nil {
+		if err := w.x.clock.Sleep(ctx, next.Sub(now)); err != nil {
 			return w.ended(err)
 		}
 	}
@@ -94,66 +105,41 @@ func (w *waiting) ended(cause error) error {
 	return fmt.Errorf("%w: %s did not hold for long enough (last: %s)", cause, w.w.Until.Expr.Source, w.last)
 }
 
-// lookAt is observe for one of many items: what it saw is judged with the others.
-func (w *waiting) lookAt(ctx context.Context, a *act, limit time.Duration) (bool, error) {
-	one := *w
-	return one.observe(ctx, a, limit)
-}
-
-// observe looks once. A temporary error counts as not true, and is shown.
-func (w *waiting) observe(ctx context.Context, a *act, limit time.Duration) (holds bool, failure error) {
+// observe looks once. The error is one that waiting does not heal.
+func (w *waiting) observe(ctx context.Context, a *act, limit time.Duration) (sighting, error) {
 	if limit > 0 {
 		var cancel context.CancelFunc
-		outer := ctx
 		ctx, cancel = w.x.clock.WithTimeout(ctx, limit, errAttempt)
 		defer cancel()
-		defer func() {
-			if outer.Err() == nil && errors.Is(failure, errAttempt) {
-				holds, failure = false, nil
-			}
-		}()
 	}
+	a.out, a.result = nil, nil
 	out, err := a.read(ctx)
 	if err != nil {
-		if c := context.Cause(ctx); c != nil {
-			return false, w.ended(c)
-		}
 		e := steps.Classify(err)
-		if !e.Temporary {
-			return false, e
+		if errors.Is(context.Cause(ctx), errAttempt) {
+			e = &steps.Error{Kind: "timeout", Temporary: true, Err: fmt.Errorf("%w (%s)", errAttempt, limit)}
 		}
-		a.result = nil
-		w.lastHolds = false
-		w.held = time.Time{}
-		w.last = w.x.mask.String(e.Error())
-		return false, w.journal(false, nil, errorBody(e), 0)
+		if e = w.x.masked(e); !e.Temporary {
+			return sighting{}, e
+		}
+		return sighting{passing: e}, nil
 	}
 	a.out = out
 	a.result = w.x.seen(a)
-	ok, err := w.x.holds(a.s, w.w.Until, a.result)
-	if err != nil {
-		var null *expression.NullError
-		if errors.As(err, &null) {
-			return false, nil
-		}
-		return false, steps.Classify(fmt.Errorf("wait-until %s: %w", w.w.Until.Expr.Source, err))
+	env := w.x.env(a.s, a.result, w.w.Until.Expr.Refs)
+	l := sighting{distances: w.w.Until.Expr.Distances(env), values: valuesOf(w.w.Until, env)}
+	l.holds, err = w.x.holds(a.s, w.w.Until, a.result)
+	var null *expression.NullError
+	if err != nil && !errors.As(err, &null) {
+		return sighting{}, steps.Classify(fmt.Errorf("wait-until %s: %w", w.w.Until.Expr.Source, err))
 	}
-	return ok, nil
+	return l, nil
 }
 
-func (w *waiting) distances(a *act) []expression.Distance {
-	if a.result == nil {
-		return nil
-	}
-	return w.w.Until.Expr.Distances(w.x.env(a.s, a.result, w.w.Until.Expr.Refs))
-}
-
-func (w *waiting) values(a *act) map[string]any {
-	if a.result == nil {
-		return nil
-	}
+// valuesOf are the operands of a condition, by their text.
+func valuesOf(c *Condition, env map[string]any) map[string]any {
 	values := map[string]any{}
-	for _, p := range w.w.Until.Expr.Parts(w.x.env(a.s, a.result, w.w.Until.Expr.Refs)) {
+	for _, p := range c.Expr.Parts(env) {
 		values[p.Text] = p.Value
 		if err, ok := p.Value.(error); ok {
 			values[p.Text] = err.Error()
@@ -163,28 +149,29 @@ func (w *waiting) values(a *act) map[string]any {
 }
 
 // judge decides after a look: done, go on, or stalled.
-func (w *waiting) judge(holds bool, distances []expression.Distance, values map[string]any, failure *ErrorBody) (bool, error) {
+func (w *waiting) judge(l sighting) (bool, error) {
 	now := w.x.clock.Now()
-	left := w.progress(now, distances)
-	if values != nil || w.last == "" {
-		w.last = w.show(values)
+	left := w.progress(now, l.distances)
+	if l.passing != nil {
+		w.last = l.passing.Error()
+	} else {
+		w.last = w.show(l.values)
 	}
-	if !holds {
+	if !l.holds {
 		w.held = time.Time{}
 		if w.stall > 0 && now.Sub(w.closer) >= w.stall {
-			return false, &steps.Error{Kind: "stall", Err: fmt.Errorf("stalled: %s has not come closer for %s (%s)", w.w.Until.Expr.Source, w.stall, w.show(values))}
+			return false, &steps.Error{Kind: "stall", Err: fmt.Errorf("stalled: %s has not come closer for %s (%s)", w.w.Until.Expr.Source, w.stall, w.last)}
 		}
-	} else {
-		w.closer = now
-		if w.held.IsZero() {
-			w.held = now
-		}
-		if now.Sub(w.held) >= w.stable {
-			return true, w.journalNow(true, values, failure, 0)
-		}
-		left = w.stable - now.Sub(w.held)
+		return false, w.journal(l, left)
 	}
-	return false, w.journal(holds, values, failure, left)
+	w.closer = now
+	if w.held.IsZero() {
+		w.held = now
+	}
+	if held := now.Sub(w.held); held < w.stable {
+		return false, w.journal(l, w.stable-held)
+	}
+	return true, w.journalNow(l, 0)
 }
 
 func (w *waiting) show(values map[string]any) string {
@@ -230,19 +217,19 @@ func (w *waiting) progress(now time.Time, distances []expression.Distance) time.
 const observedEvery = time.Second
 
 // journal writes an observation down, at most one a second, and at once when the answer changes.
-func (w *waiting) journal(holds bool, values map[string]any, failure *ErrorBody, left time.Duration) error {
+func (w *waiting) journal(l sighting, left time.Duration) error {
 	now := w.x.clock.Now()
-	if holds == w.lastHolds && !w.observed.IsZero() && now.Sub(w.observed) < observedEvery {
+	if l.holds == w.lastHolds && !w.observed.IsZero() && now.Sub(w.observed) < observedEvery {
 		return nil
 	}
-	return w.journalNow(holds, values, failure, left)
+	return w.journalNow(l, left)
 }
 
-func (w *waiting) journalNow(holds bool, values map[string]any, failure *ErrorBody, left time.Duration) error {
+func (w *waiting) journalNow(l sighting, left time.Duration) error {
 	now := w.x.clock.Now()
-	w.observed, w.lastHolds = now, holds
-	shown, _ := jsonable(values).(map[string]any)
-	body := &StepObserved{Holds: holds, Values: shown, Error: failure}
+	w.observed, w.lastHolds = now, l.holds
+	body := &StepObserved{Holds: l.holds, Error: errorBody(l.passing)}
+	body.Values, _ = jsonable(l.values).(map[string]any)
 	if !w.held.IsZero() && w.stable > 0 {
 		body.Held = seconds(now.Sub(w.held)) + " of " + w.stable.String()
 	}

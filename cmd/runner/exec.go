@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -61,6 +62,9 @@ typed. --yes answers what a destructive kind asks by itself, never a written con
 			}
 			if schema.Failed(findings) {
 				return &runner.UsageError{Findings: findings}
+			}
+			if later := l.program.NotYet(); len(later) > 0 && !dry {
+				return &runner.UsageError{Findings: later, Err: errors.New("the runbook uses what this version does not carry out yet")}
 			}
 			a.findings(a.err, l.findings)
 			cfg, err := a.config(ctx, folderOf(paths[0]))

@@ -18,12 +18,17 @@ func (a *app) fmtCommand() *cobra.Command {
 		Use:   "fmt RUNBOOK…",
 		Short: "Write runbooks in the canonical layout",
 		Long: `fmt rewrites runbooks in the canonical layout: order of keys, indentation, blank lines.
-Comments stay. A file that cannot be read as a runbook is left alone.`,
+Comments stay. A directory stands for the runbooks below it. A file that cannot be read
+as a runbook is left alone.`,
 		Example: `  runner fmt runbooks/*.yaml
   runner fmt --check runbooks/*.yaml           for CI: exit 2 where a file would change`,
 		Args:              args(1, -1, "at least one runbook"),
 		ValidArgsFunction: completeFiles,
 		RunE: func(_ *cobra.Command, paths []string) error {
+			paths, err := runbooksIn(paths)
+			if err != nil {
+				return err
+			}
 			changed, broken := []string{}, false
 			for _, path := range paths {
 				differs, err := a.format(path, check)

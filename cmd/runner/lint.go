@@ -2,7 +2,10 @@ package main
 
 import (
 	"fmt"
+	"io/fs"
 	"os"
+	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -16,8 +19,9 @@ func (a *app) lintCommand() *cobra.Command {
 		Use:   "lint RUNBOOK…",
 		Short: "Find everything that is wrong with runbooks",
 		Long: `lint reads runbooks with all the runbooks they use, and reports every finding at once.
-No target is contacted. Errors give exit code 2; warnings alone give 0.`,
-		Example: `  runner lint runbooks/*.yaml
+A directory stands for the runbooks below it (*.yaml, not *.sandbox.yaml). No target is
+contacted. Errors give exit code 2; warnings alone give 0.`,
+		Example: `  runner lint runbooks
   runner lint --inventory staging.yaml move-keys.yaml
   runner lint --output json move-keys.yaml | jq '.[].message'`,
 		Args:              args(1, -1, "at least one runbook"),
@@ -33,6 +37,10 @@ No target is contacted. Errors give exit code 2; warnings alone give 0.`,
 				var found []schema.Finding
 				inv, found = schema.ParseInventory(inventory, text)
 				findings = append(findings, found...)
+			}
+			paths, err := runbooksIn(paths)
+			if err != nil {
+				return err
 			}
 			catalog := a.catalog()
 			for _, path := range paths {
@@ -56,6 +64,36 @@ No target is contacted. Errors give exit code 2; warnings alone give 0.`,
 	}
 	cmd.Flags().StringVar(&inventory, "inventory", "", "file of targets and inputs; its targets replace the runbooks'")
 	return cmd
+}
+
+// runbooksIn replaces directories by the runbooks below them, in the order of their names.
+func runbooksIn(paths []string) ([]string, error) {
+	var all []string
+	for _, path := range paths {
+		if info, err := os.Stat(path); err != nil || !info.IsDir() {
+			all = append(all, path) // what cannot be read is a finding with a place
+			continue
+		}
+		before := len(all)
+		err := filepath.WalkDir(path, func(file string, d fs.DirEntry, err error) error {
+			switch {
+			case err != nil:
+				return err
+			case d.IsDir() && file != path && strings.HasPrefix(d.Name(), "."):
+				return filepath.SkipDir
+			case !d.IsDir() && filepath.Ext(file) == ".yaml" && !strings.HasSuffix(file, ".sandbox.yaml"):
+				all = append(all, file)
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, usage("", "look for runbooks in %s: %w", path, err)
+		}
+		if len(all) == before {
+			return nil, usage("runner new NAME starts one", "there is no runbook (*.yaml) in %s", path)
+		}
+	}
+	return all, nil
 }
 
 // tally counts findings, for a person.
