@@ -3,12 +3,17 @@ package main
 import (
 	_ "embed"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"runbook/runbooks"
+	"runbook/schema"
 )
 
 //go:embed new.yaml
@@ -17,12 +22,15 @@ var newRunbook string
 var bookName = regexp.MustCompile(`^[a-z0-9][a-z0-9-]*$`)
 
 func (a *app) newCommand() *cobra.Command {
-	return &cobra.Command{
+	var from string
+	cmd := &cobra.Command{
 		Use:   "new NAME",
 		Short: "Write a commented runbook to start from",
 		Long: `new writes NAME.yaml, a small runbook that lints, with comments on what can be said.
-NAME may have folders before it, which are made. A file that exists is never touched.`,
-		Example: "  runner new move-keys\n  runner new runbooks/redis-upgrade",
+NAME may have folders before it, which are made. A file that exists is never touched.
+With --from it is a copy of a migration that ships, with the world it is rehearsed in:
+` + strings.Join(runbooks.Names(), ", ") + ".",
+		Example: "  runner new move-keys\n  runner new runbooks/move-cache --from redis-replace-instance",
 		Args:    args(1, 1, "a name"),
 		RunE: func(_ *cobra.Command, names []string) error {
 			path := strings.TrimSuffix(strings.TrimSuffix(names[0], ".yml"), ".yaml")
@@ -34,23 +42,25 @@ NAME may have folders before it, which are made. A file that exists is never tou
 				}
 				return usage(hint, "%q is no name of a runbook: small letters, digits and -", name)
 			}
-			path += ".yaml"
+			files := map[string]string{path + ".yaml": strings.ReplaceAll(newRunbook, "NAME", name)}
+			if from != "" {
+				book, world, ok := runbooks.Read(from)
+				if !ok {
+					near, _ := schema.Nearest(from, runbooks.Names())
+					return usage(near, "no migration %q ships; there are %s", from, strings.Join(runbooks.Names(), ", "))
+				}
+				files[path+".yaml"] = strings.Replace(string(book), "\nname: "+from+"\n", "\nname: "+name+"\n", 1)
+				files[path+".sandbox.yaml"] = string(world)
+			}
 			if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 				return usage("", "make the folder of %s: %w", path, err)
 			}
-			f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
-			if os.IsExist(err) {
-				return usage("choose another name, or edit the file", "%s exists", path)
-			} else if err != nil {
-				return usage("", "write %s: %w", path, reason(err))
+			for _, file := range slices.Sorted(maps.Keys(files)) {
+				if err := create(file, files[file]); err != nil {
+					return err
+				}
 			}
-			_, err = f.WriteString(strings.ReplaceAll(newRunbook, "NAME", name))
-			if cerr := f.Close(); err == nil {
-				err = cerr
-			}
-			if err != nil {
-				return usage("", "write %s: %w", path, err)
-			}
+			path += ".yaml"
 			if a.json() {
 				return a.answer(map[string]string{"path": path})
 			}
@@ -59,4 +69,24 @@ NAME may have folders before it, which are made. A file that exists is never tou
 			return nil
 		},
 	}
+	cmd.Flags().StringVar(&from, "from", "", "a migration that ships, to start from")
+	return cmd
+}
+
+// create writes a new file; one that exists is never touched.
+func create(path, text string) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	if os.IsExist(err) {
+		return usage("choose another name, or edit the file", "%s exists", path)
+	} else if err != nil {
+		return usage("", "write %s: %w", path, reason(err))
+	}
+	_, err = f.WriteString(text)
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err != nil {
+		return usage("", "write %s: %w", path, err)
+	}
+	return nil
 }
