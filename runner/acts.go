@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"slices"
+	"strings"
 	"sync"
 )
 
@@ -13,6 +14,7 @@ import (
 type acts struct {
 	mu      sync.Mutex
 	entries []*entry
+	byPath  map[string]*entry // the latest; nil until somebody asks
 }
 
 // entry is one step that has started to act, or a group that a rollback has to know of.
@@ -35,6 +37,7 @@ type span struct {
 	parent  *span
 	node    *Node
 	path    string
+	from    int    // how many entries there were when it began: what is inside comes later
 	changed bool   // something inside has changed something
 	unknown string // dry run: the step inside that would
 }
@@ -44,7 +47,9 @@ type spanKey struct{}
 // open begins the execution of an element.
 func (a *acts) open(ctx context.Context, n *Node, path string) *span {
 	parent, _ := ctx.Value(spanKey{}).(*span)
-	return &span{parent: parent, node: n, path: path}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return &span{parent: parent, node: n, path: path, from: len(a.entries)}
 }
 
 func (s *span) in(ctx context.Context) context.Context { return context.WithValue(ctx, spanKey{}, s) }
@@ -61,23 +66,50 @@ func (s *span) within(outer *span) bool {
 	}
 }
 
+// anew gives the steps in it whose paths do not tell.
+func (s *span) anew() []string {
+	prefix, ok := strings.CutSuffix(s.path, s.node.ID)
+	if !ok {
+		return nil // an item of a loop: what is in it has its path
+	}
+	return s.node.inside(prefix)
+}
+
 func (a *acts) add(ctx context.Context, e *entry) *entry {
 	e.acts = a
 	e.span, _ = ctx.Value(spanKey{}).(*span)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.entries = append(a.entries, e)
+	if a.byPath != nil {
+		a.byPath[e.path] = e
+	}
 	return e
 }
 
-// at finds what a path left when an earlier attempt of a group around it acted.
+// again takes over what a path left when an earlier attempt of a group around it acted;
+// nil: nothing.
+func (a *acts) again(ctx context.Context, path string) *entry {
+	was := a.at(path)
+	if was == nil {
+		return nil
+	}
+	e := *was
+	was.back()
+	return a.add(ctx, &e)
+}
+
 func (a *acts) at(path string) *entry {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for _, e := range slices.Backward(a.entries) {
-		if e.path == path && !e.undone {
-			return e
+	if a.byPath == nil {
+		a.byPath = make(map[string]*entry, len(a.entries))
+		for _, e := range a.entries {
+			a.byPath[e.path] = e
 		}
+	}
+	if e := a.byPath[path]; e != nil && !e.undone {
+		return e
 	}
 	return nil
 }
@@ -110,6 +142,13 @@ func (e *entry) end(status string) {
 	}
 }
 
+// back notes that nothing is left to put back.
+func (e *entry) back() {
+	e.acts.mu.Lock()
+	defer e.acts.mu.Unlock()
+	e.undone = true
+}
+
 // status is that of an element made of others, which has ended with h.
 func (a *acts) status(ctx context.Context, h *halt) string {
 	if h != nil {
@@ -128,14 +167,18 @@ func (a *acts) status(ctx context.Context, h *halt) string {
 func (a *acts) back(inside *span) []*entry {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	started := a.entries
+	if inside != nil {
+		started = started[inside.from:]
+	}
 	covered := map[*span]bool{}
-	for _, e := range a.entries {
+	for _, e := range started {
 		if e.n.Shape != Leaf && e.n.UndoMode != "auto" {
 			covered[e.span] = true
 		}
 	}
 	var list []*entry
-	for _, e := range a.entries {
+	for _, e := range started {
 		if e.undone || e.status == statusOK || !e.span.within(inside) || e.n.within(InUndo) || e.n.within(InFinally) || e.coveredBy(covered, inside) {
 			continue
 		}

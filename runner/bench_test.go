@@ -29,7 +29,7 @@ func BenchmarkSequential1000(b *testing.B) {
 // BenchmarkLoop100k is a loop of one step over 100,000 items.
 func BenchmarkLoop100k(b *testing.B) {
 	l := newLab(b)
-	l.options = unsynced()
+	l.quiet, l.options = true, unsynced()
 	p := l.program(bookHead + `
 vars: {all: "${{ 0..99999 }}"}
 steps:

@@ -20,6 +20,9 @@ type Config struct {
 	// Observe gets every record of this process in order, also those of a dry run, whose
 	// records are never written. It must not block.
 	Observe func(journal.Record)
+	// Recall gets what earlier processes of the run recorded, once, before Observe gets the
+	// first record of this one. It must not block, and may keep what it gets. May be nil.
+	Recall func([]journal.Record)
 	// Progress gets what is not worth a record: how far an act or a wait has come. May be nil.
 	Progress func(Tick)
 	// Ask puts a gate before a person; nil: nobody is there, the run pauses.

@@ -120,7 +120,14 @@ type crashFile struct {
 
 func (f *crashFile) open(path string, flag int, perm fs.FileMode) (journal.File, error) {
 	var err error
-	f.File, err = os.OpenFile(path, flag, perm)
+	if f.File, err = os.OpenFile(path, flag, perm); err != nil {
+		return nil, err
+	}
+	info, err := f.File.Stat()
+	if err == nil {
+		f.size = info.Size() // what an earlier process wrote is on the disk
+		f.synced = f.size
+	}
 	return f, err
 }
 

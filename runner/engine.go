@@ -51,6 +51,7 @@ type run struct {
 	children  *journal.Children
 	id        string
 	dir       string
+	sandbox   string         // the world file; empty: the real world
 	shown     map[string]any // what expressions see as run
 	selected  func(*Node) bool
 	approvals Approvals
@@ -275,13 +276,17 @@ func (x *run) node(ctx context.Context, s *scope, n *Node) *halt {
 	if why, open := x.past.rollback(path); open && !rollsItselfBack(n) {
 		return x.finishRollback(ctx, s, n, path, span, why)
 	}
-	var h *halt
-	if failure := x.past.gaveUp(s.prefix, n, path); failure != nil {
-		if h = x.retrace(ctx, s, n, path); h == nil {
-			h = failed(path, failure)
+	if h := x.past.rolledBack(path); h != nil && !rollsItselfBack(n) {
+		if broken := x.retrace(ctx, s, n, path); broken != nil {
+			return broken
 		}
-	} else {
+		return h
+	}
+	h := x.past.gaveUp(s.prefix, n, path)
+	if h == nil {
 		h = x.body(ctx, s, n, path)
+	} else if broken := x.retrace(ctx, s, n, path); broken != nil {
+		return broken
 	}
 	x.doubts(s, n, span.parent)
 	if !h.own() {
@@ -363,7 +368,7 @@ func (x *run) handled(path, by string) *halt {
 
 // rescue runs the rescue steps of a failed node; they see error.
 func (x *run) rescue(ctx context.Context, s *scope, n *Node, h *halt) *halt {
-	inner := newScope(s.frame, s, s.prefix, map[string]any{"error": errorValue(h.err)})
+	inner := newScope(s.frame, s, s.prefix, []named{{"error", errorValue(h.err)}})
 	end := x.list(ctx, inner, n.Rescue)
 	s.adopt(inner)
 	return end
@@ -371,9 +376,7 @@ func (x *run) rescue(ctx context.Context, s *scope, n *Node, h *halt) *halt {
 
 // adopt takes over results of a scope that only added names.
 func (s *scope) adopt(inner *scope) {
-	inner.mu.Lock()
-	defer inner.mu.Unlock()
-	for id, r := range inner.results {
+	for id, r := range inner.all() {
 		s.set(id, r)
 	}
 }
@@ -398,14 +401,18 @@ func (x *run) group(ctx context.Context, s *scope, n *Node, path string, gates b
 	}
 	outer := ctx
 	if most > 0 {
+		left := x.remainder(s, n, path, most)
 		var done func()
-		ctx, done = x.limit(ctx, most)
+		ctx, done = x.limit(ctx, left)
 		defer done()
+		if left == 0 {
+			<-ctx.Done() // nothing may start
+		}
 	}
 	attempt := x.past.attempt(path)
 	result := map[string]any{}
 	for try := 1; ; try++ {
-		seq, err := x.beginGroup(n, path, attempt, try)
+		seq, err := x.beginGroup(s, n, path, attempt, try)
 		if err != nil {
 			return broken(path, err)
 		}
@@ -428,24 +435,28 @@ func (x *run) group(ctx context.Context, s *scope, n *Node, path string, gates b
 		if x.dry != nil && h != nil {
 			return x.dryRefused(s, n, path, h.err)
 		}
-		if h == nil || h.decided != "" || ctx.Err() != nil || !x.again(s, policy, try, h.err, result) {
+		if timedOut := ctx.Err() != nil && over(outer) == nil; h == nil || h.decided != "" || timedOut || !x.again(s, policy, try, h.err, result) {
 			return x.groupFinished(ctx, s, n, path, attempt, result, began, h)
 		}
 		if err := x.retrying(ctx, path, policy, attempt, try, h.err); err != nil {
 			return x.interruptedRetry(err, path)
 		}
-		x.past.restart(path)
+		x.past.restart(path, s.prefix, n)
 		attempt++
 	}
 }
 
 // beginGroup journals that an attempt of a group begins, and gives its place in the order
 // of starting. One that an earlier process had begun goes on.
-func (x *run) beginGroup(n *Node, path string, attempt, try int) (int64, error) {
+func (x *run) beginGroup(s *scope, n *Node, path string, attempt, try int) (int64, error) {
 	if was := x.past.live(path); try == 1 && was != nil && x.past.started(path) {
 		return was.seq, nil
 	}
-	return x.record(recStepStarted, path, &StepStarted{Attempt: attempt})
+	body := &StepStarted{Attempt: attempt}
+	if try > 1 {
+		body.Anew = n.inside(s.prefix)
+	}
+	return x.record(recStepStarted, path, body)
 }
 
 // retrying journals that another attempt follows, and waits for its time.
@@ -534,21 +545,27 @@ func (x *run) call(ctx context.Context, s *scope, n *Node, path string, result m
 	if h != nil {
 		return h
 	}
+	rolledBack := false
 	if why, open := x.past.rollback(path); open {
 		if h = x.retraceAll(ctx, inner, n.Sub.Steps); h == nil {
 			h = failed(path, &steps.Error{Kind: "failed", Err: text(why)})
 		}
+	} else if h = x.past.rolledBack(path); h != nil {
+		rolledBack = true
+		if broken := x.retraceAll(ctx, inner, n.Sub.Steps); broken != nil {
+			return broken
+		}
 	} else {
 		h = x.list(ctx, inner, n.Sub.Steps)
 	}
-	if h.own() && h.decided == "" && n.Sub.OnFailure == "rollback" {
+	if h.own() && !rolledBack && h.decided == "" && n.Sub.OnFailure == "rollback" {
 		sp, _ := ctx.Value(spanKey{}).(*span)
 		h = x.rollbackSpan(ctx, path, sp, h)
 	}
 	if h == nil || h.own() {
 		if !x.past.finished(path) {
 			for _, f := range n.Sub.Finally {
-				x.past.restart(inner.prefix + f.ID)
+				x.past.restart(inner.prefix+f.ID, inner.prefix, f)
 			}
 		}
 		free, done := untimed(ctx)
@@ -602,7 +619,7 @@ func (x *run) groupFinished(ctx context.Context, s *scope, n *Node, path string,
 	}
 	body := &StepFinished{Status: x.acts.status(ctx, h), Duration: seconds(x.clock.Now().Sub(began)), Attempts: attempt}
 	if h != nil {
-		body.Error = errorBody(h.err)
+		body.Error, body.Decided = errorBody(h.err), h.decided
 	}
 	if len(result) > 0 {
 		body.Outputs = x.marshal(result)
@@ -691,10 +708,7 @@ func (x *run) guard(ctx context.Context, s *scope, n *Node, path string, gates b
 	if n.When != nil && !began {
 		ok, err := x.holds(s, n.When, nil)
 		if err != nil {
-			if x.dry != nil {
-				return true, x.dryUnknown(s, n, path, err)
-			}
-			return false, x.refused(s, n, path, steps.Classify(fmt.Errorf("when: %s: %w", n.When.Expr.Source, err)))
+			return true, x.refused(s, n, path, steps.Classify(fmt.Errorf("when: %s: %w", n.When.Expr.Source, err)))
 		}
 		if !ok {
 			reason := "when: " + n.When.Expr.Source + " is false"
@@ -713,7 +727,7 @@ func (x *run) guard(ctx context.Context, s *scope, n *Node, path string, gates b
 	}
 	if !began {
 		if err := x.must(s, "require", n.Require, nil); err != nil {
-			return false, x.refused(s, n, path, err)
+			return true, x.refused(s, n, path, err)
 		}
 	}
 	return false, x.asked(ctx, s, n, path, "")

@@ -53,7 +53,8 @@ type Explanation struct {
 	Locked    string           `json:"locked,omitempty"` // who holds the run
 	Torn      string           `json:"torn,omitempty"`
 	Sandbox   string           `json:"sandbox,omitempty"`
-	Finished  int              `json:"finished"` // steps that do not run again
+	Again     string           `json:"again,omitempty"` // of a run in a sandbox, which cannot be resumed: the command that starts another
+	Finished  int              `json:"finished"`        // steps that do not run again
 	Skipped   int              `json:"skipped"`
 	Failed    []string         `json:"failed,omitempty"` // run again
 	InDoubt   []ExplainedDoubt `json:"in_doubt,omitempty"`
@@ -125,6 +126,16 @@ func (r *Report) Explain(p *Program, decisions []Decision) Explanation {
 			e.Waiting = append(e.Waiting, g.Step)
 		}
 	}
+	if r.Sandbox != "" {
+		e.Sandbox, e.Again = r.Sandbox, "runner exec --sandbox="+r.Sandbox
+		gates := p.Gates()
+		for _, step := range e.Waiting {
+			if gates[lastID(step)].Gate != nil && gates[lastID(step)].Refuses() == "" {
+				e.Again += " --approve " + quoted(step)
+			}
+		}
+		e.Again += " " + p.Root.Book.Path
+	}
 	return e
 }
 
@@ -158,12 +169,21 @@ func (e Explanation) Lines() []Line {
 		add(Plain, "1. takes the lock of run %s", e.Run)
 	}
 	if e.Sandbox != "" {
-		add(Caution, "the run was in a sandbox (%s), whose world is gone: it is not resumed", e.Sandbox)
+		return append(lines[:0], Line{Caution, fmt.Sprintf("run %s was in a sandbox (%s), whose world ended with its process: it cannot be resumed", e.Run, e.Sandbox)},
+			Line{Plain, "help: run it again: " + e.Again})
 	}
 	if e.Torn != "" {
 		add(Caution, "   cuts off the journal's %s", e.Torn)
 	}
-	add(Plain, "2. %s do not run again, %d skipped stay skipped", plural(e.Finished, "finished step"), e.Skipped)
+	stay := "do"
+	if e.Finished == 1 {
+		stay = "does"
+	}
+	skipped := "skipped stay skipped"
+	if e.Skipped == 1 {
+		skipped = "skipped stays skipped"
+	}
+	add(Plain, "2. %s %s not run again, %d %s", plural(e.Finished, "finished step"), stay, e.Skipped, skipped)
 	if len(e.InDoubt) == 0 {
 		add(Plain, "3. no step is in doubt")
 	}

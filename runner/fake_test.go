@@ -205,6 +205,7 @@ type lab struct {
 	observe func(journal.Record)
 	ctx     context.Context
 	environ map[string]string
+	quiet   bool // keep no records
 }
 
 func newLab(t testing.TB) *lab {
@@ -216,6 +217,9 @@ func (l *lab) config() Config {
 	var mu sync.Mutex
 	return Config{Environ: func(name string) (string, bool) { v, ok := l.environ[name]; return v, ok }, Store: l.store, Operator: Operator{Name: "ana", UID: 1000, Host: "here"}, Version: "test",
 		Observe: func(r journal.Record) {
+			if l.quiet {
+				return
+			}
 			mu.Lock()
 			l.records = append(l.records, r)
 			mu.Unlock()

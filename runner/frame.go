@@ -37,13 +37,28 @@ type scope struct {
 	frame  *frame
 	parent *scope // same frame; nil: the frame's own
 	prefix string // journal path of what is inside, such as move[slot=7]/
-	names  map[string]any
+	names  []named
 
-	mu      sync.Mutex
-	results map[string]map[string]any
+	mu   sync.Mutex
+	few  []stepResult // results by id; a loop has a scope for each item, so maps would cost too much
+	many map[string]map[string]any
 }
 
-func newScope(fr *frame, parent *scope, prefix string, names map[string]any) *scope {
+// named is a name that expressions see, besides those that are everywhere.
+type named struct {
+	name  string
+	value any
+}
+
+type stepResult struct {
+	id     string
+	result map[string]any
+}
+
+// mostFew is how many results are looked through one by one.
+const mostFew = 8
+
+func newScope(fr *frame, parent *scope, prefix string, names []named) *scope {
 	return &scope{frame: fr, parent: parent, prefix: prefix, names: names}
 }
 
@@ -51,16 +66,48 @@ func newScope(fr *frame, parent *scope, prefix string, names map[string]any) *sc
 func (s *scope) set(id string, result map[string]any) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.results == nil {
-		s.results = map[string]map[string]any{}
+	if s.many != nil {
+		s.many[id] = result
+		return
 	}
-	s.results[id] = result
+	for i := range s.few {
+		if s.few[i].id == id {
+			s.few[i].result = result
+			return
+		}
+	}
+	if len(s.few) < mostFew {
+		s.few = append(s.few, stepResult{id, result})
+		return
+	}
+	s.many = make(map[string]map[string]any, 2*mostFew)
+	for _, r := range s.few {
+		s.many[r.id] = r.result
+	}
+	s.few, s.many[id] = nil, result
+}
+
+// all are the results that are kept here, by id.
+func (s *scope) all() map[string]map[string]any {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := make(map[string]map[string]any, len(s.few)+len(s.many))
+	maps.Copy(all, s.many)
+	for _, r := range s.few {
+		all[r.id] = r.result
+	}
+	return all
 }
 
 func (s *scope) own(id string) (map[string]any, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	r, ok := s.results[id]
+	for i := range s.few {
+		if s.few[i].id == id {
+			return s.few[i].result, true
+		}
+	}
+	r, ok := s.many[id]
 	return r, ok
 }
 
@@ -106,9 +153,9 @@ func (x *run) env(s *scope, own map[string]any, refs ...[]expression.Ref) map[st
 		env["secrets"] = s.frame.secrets
 	}
 	for at := s; at != nil; at = at.parent {
-		for name, v := range at.names {
-			if _, nearer := env[name]; !nearer {
-				env[name] = v
+		for _, n := range at.names {
+			if _, nearer := env[n.name]; !nearer {
+				env[n.name] = n.value
 			}
 		}
 	}
@@ -350,7 +397,7 @@ func (x *run) bindTarget(s *scope, name string, def *steps.TargetDefinition, con
 		return nil, fmt.Errorf("target %s: %w", name, err)
 	}
 	t.cfg = cfg.Interface()
-	for _, p := range def.Valid(t.cfg) {
+	for _, p := range def.Valid(t.cfg, func(string) bool { return false }) {
 		return nil, fmt.Errorf("target %s: %s %s", name, p.Input, p.Message)
 	}
 	t.addr = def.Addr(t.cfg)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"runbook/steps"
 )
@@ -22,7 +23,7 @@ func (x *run) gate(ctx context.Context, s *scope, n *Node, path, part string) *h
 	}
 	q := Question{Run: x.id, Step: at, Message: x.words(s, g.Message), Retype: x.words(s, g.Retype), Builtin: g.Builtin}
 	if g.Builtin && q.Message == "" {
-		q.Message = fmt.Sprintf("%s destroys something. Go on?", path)
+		q.Message = x.mask.String(x.destroys(s, n, path))
 	}
 	for _, o := range g.Show {
 		v, err := o.Expr.Eval(x.env(s, nil, o.Expr.Refs))
@@ -38,6 +39,7 @@ func (x *run) gate(ctx context.Context, s *scope, n *Node, path, part string) *h
 	for _, l := range q.Show {
 		opened.Show = append(opened.Show, l.Command+" = "+l.To)
 	}
+	opened.Sends = commands(q.Sends)
 	if err := x.durable(ctx, recGateOpened, at, opened); err != nil {
 		return broken(at, err)
 	}
@@ -46,7 +48,7 @@ func (x *run) gate(ctx context.Context, s *scope, n *Node, path, part string) *h
 		if h := stopped(ctx, at); h != nil {
 			return h
 		}
-		return x.gateEnded(ctx, at, err)
+		return x.gateEnded(ctx, at, q.Retype != "" || g.Approvals > 1, err)
 	}
 	body := &GateDecided{Approved: answer.Approved, By: x.cfg.Operator.Name, UID: x.cfg.Operator.UID, How: how, Reason: answer.Reason}
 	if err := x.durable(ctx, recGateDecided, at, body); err != nil {
@@ -57,7 +59,7 @@ func (x *run) gate(ctx context.Context, s *scope, n *Node, path, part string) *h
 		if why == "" {
 			why = "no reason given"
 		}
-		return failed(at, steps.Errorf("rejected", "%s was refused by %s: %s", at, x.cfg.Operator.Name, why))
+		return failed(at, steps.Errorf("rejected", "refused by %s: %s", x.cfg.Operator.Name, why))
 	}
 	return nil
 }
@@ -101,17 +103,53 @@ func (x *run) ask(ctx context.Context, n *Node, g *Gate, q Question) (Answer, st
 	return answer, "prompt", err
 }
 
-// gateEnded is a gate that nobody answered.
-func (x *run) gateEnded(ctx context.Context, at string, err error) *halt {
+// gateEnded is a gate that nobody answered. inPerson: no flag can answer it.
+func (x *run) gateEnded(ctx context.Context, at string, inPerson bool, err error) *halt {
 	if errors.Is(err, errGateTimeout) {
-		return failed(at, &steps.Error{Kind: "gate-timeout", Err: fmt.Errorf("%s: %w", at, err)})
+		return failed(at, &steps.Error{Kind: "gate-timeout", Err: err})
 	}
 	reason := fmt.Sprintf("%s waits for an approval", at)
 	if werr := x.durable(ctx, recRunPaused, at, &RunPaused{Reason: reason}); werr != nil {
 		return broken(at, werr)
 	}
-	return &halt{path: at, end: Paused, err: &steps.Error{Kind: "approval", Err: errors.New(reason),
-		Hint: fmt.Sprintf("runner resume %s --approve '%s'", x.id, at)}}
+	hint := x.wayOn("", "--approve "+quoted(at))
+	if inPerson {
+		hint = x.wayOn("it can be answered on a terminal alone", "")
+	}
+	return &halt{path: at, end: Paused, err: &steps.Error{Kind: "approval", Err: errors.New(reason), Hint: hint}}
+}
+
+// destroys is the question of a step that destroys something and whose author wrote none.
+func (x *run) destroys(s *scope, n *Node, path string) string {
+	what := path
+	if n.Kind != nil {
+		what += ": " + n.Kind.Name
+	}
+	var on []string
+	switch {
+	case n.FanOut:
+		for _, t := range n.Targets {
+			if b := s.frame.find(t.Name); b != nil {
+				on = append(on, b.place())
+			}
+		}
+	case n.Target != nil:
+		if t, err := x.target(s, n, n.Target, path); err == nil && t != nil {
+			on = append(on, t.place())
+		}
+	}
+	if len(on) > 0 {
+		what += " on " + strings.Join(on, ", ")
+	}
+	return what + " destroys, and what it destroys is gone. Go on?"
+}
+
+// place is a target's name and where that is.
+func (t *boundTarget) place() string {
+	if t.addr == "" || t.addr == t.Name {
+		return t.Name
+	}
+	return t.Name + " (" + t.addr + ")"
 }
 
 // preview is what a step would send, as far as it can be told before it is asked.
@@ -130,7 +168,7 @@ func (x *run) preview(ctx context.Context, s *scope, n *Node, path string) []ste
 	}
 	a, err := x.prepare(s, n, path)
 	if err != nil {
-		return nil
+		return []steps.Line{{Command: n.ID + ": " + n.Kind.Name + ", with what is known only then"}}
 	}
 	change, err := bounded(x, ctx, path, func(ctx context.Context) (steps.Change, error) { return n.Kind.Plan(ctx, nil, a.in) })
 	if err != nil {
@@ -138,6 +176,9 @@ func (x *run) preview(ctx context.Context, s *scope, n *Node, path string) []ste
 	}
 	for i := range change.Lines {
 		l := &change.Lines[i]
+		if l.Target == "" && a.target != nil {
+			l.Target = a.target.Name
+		}
 		l.Command, l.From, l.To = x.mask.String(l.Command), x.mask.String(l.From), x.mask.String(l.To)
 	}
 	return change.Lines

@@ -17,6 +17,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"runbook/runner/expression"
 	"runbook/schema"
@@ -142,8 +143,13 @@ const fanTarget = "\x00target:"
 
 // fannedOut is the target that a fan-out around here is at.
 func (s *scope) fannedOut(n *Node) (*boundTarget, error) {
+	wanted := fanTarget + n.ID
 	for at := s; at != nil; at = at.parent {
-		if name, ok := at.names[fanTarget+n.ID].(string); ok {
+		for _, given := range at.names {
+			if given.name != wanted {
+				continue
+			}
+			name, _ := given.value.(string)
 			if t := s.frame.find(name); t != nil {
 				return t, nil
 			}
@@ -220,10 +226,11 @@ func (x *run) perform(ctx context.Context, a *act) *halt {
 			known.Unknown = false
 			failure = &known
 		}
-		if cause := a.ended(ctx); cause != nil {
+		again := x.again(a.s, policy, a.try, failure, a.lastSeen())
+		if cause := a.ended(ctx); cause != nil && (again || cutBy(failure, cause)) {
 			return x.cutShort(outer, a, cause, failure)
 		}
-		if !x.again(a.s, policy, a.try, failure, a.lastSeen()) {
+		if !again {
 			return x.fail(a, failure)
 		}
 		if err := x.retrying(ctx, a.path, policy, a.attempt, a.try, failure); err != nil {
@@ -244,6 +251,15 @@ func (a *act) ended(ctx context.Context) error {
 	return context.Cause(ctx)
 }
 
+// cutBy says that an attempt failed because its context ended, not by itself.
+func cutBy(failure *steps.Error, cause error) bool {
+	switch failure.Kind {
+	case "canceled", "timeout", "hung", "closed":
+		return true
+	}
+	return errors.Is(failure.Err, cause) || errors.Is(failure.Err, context.Canceled) || errors.Is(failure.Err, context.DeadlineExceeded)
+}
+
 // cutShort is a step whose context ended: its own timeout is a failure, everything else
 // leaves it for a resume.
 func (x *run) cutShort(outer context.Context, a *act, cause error, failure *steps.Error) *halt {
@@ -255,7 +271,7 @@ func (x *run) cutShort(outer context.Context, a *act, cause error, failure *step
 	}
 	if a.acted && !a.n.Background && a.effect != steps.Read {
 		// What it did is known. Unless that is written down, a resume would have to doubt it.
-		if h := x.fail(a, failure); h.end != Failed {
+		if h := x.failAs(a, failure, decidedResume); h.end != Failed {
 			return h
 		}
 	}
@@ -307,9 +323,6 @@ func (x *run) look(ctx context.Context, a *act, limit time.Duration) (string, er
 	if a.try == 1 {
 		if err := x.started(ctx, a, nil, false); err != nil {
 			return "", err
-		}
-		if a.n.PointOfNoReturn {
-			x.acts.add(ctx, &entry{n: a.n, s: a.s, path: a.path})
 		}
 	}
 	if a.n.Wait != nil {
@@ -445,14 +458,18 @@ func bounded[T any](x *run, ctx context.Context, path string, call func(context.
 func (x *run) started(ctx context.Context, a *act, lines []steps.Line, acts bool) error {
 	body := &StepStarted{Attempt: a.attempt, Kind: a.kind.Name, Effect: a.effect.String(), Digest: a.digest, Commands: commands(lines)}
 	if a.target != nil {
-		body.Target, body.Addr = a.target.Name, a.target.addr
+		body.Target, body.Addr = a.target.Name, x.mask.String(a.target.addr)
 	}
 	if a.n.Wait != nil {
 		body.Waiting = a.n.Wait.Until.Expr.Source
 	}
 	if !acts {
-		if _, err := x.record(recStepStarted, a.path, body); err != nil {
+		seq, err := x.record(recStepStarted, a.path, body)
+		if err != nil {
 			return &deadJournal{err}
+		}
+		if a.n.PointOfNoReturn {
+			x.acts.add(ctx, &entry{n: a.n, s: a.s, path: a.path, seq: seq})
 		}
 		return nil
 	}
@@ -560,11 +577,32 @@ func (x *run) seen(a *act) map[string]any {
 			m[f.name] = nil
 		}
 	}
+	readable(m)
 	if x.mask.Empty() {
 		return m
 	}
 	masked, _ := x.mask.Value(m).(map[string]any)
 	return masked
+}
+
+// readable makes text of what is none, in place, as the journal would: what a resume
+// reads is what was seen before it.
+func readable(v any) any {
+	switch v := v.(type) {
+	case string:
+		if !utf8.ValidString(v) {
+			return strings.ToValidUTF8(v, "\uFFFD")
+		}
+	case []any:
+		for i := range v {
+			v[i] = readable(v[i])
+		}
+	case map[string]any:
+		for k := range v {
+			v[k] = readable(v[k])
+		}
+	}
+	return v
 }
 
 // hidden says that nobody has learned an output: what was found by a probe lacks what
@@ -656,10 +694,12 @@ func (a *act) finished(status string) *StepFinished {
 }
 
 // fail journals a step that has failed: what it did is known.
-func (x *run) fail(a *act, failure *steps.Error) *halt {
+func (x *run) fail(a *act, failure *steps.Error) *halt { return x.failAs(a, failure, "") }
+
+func (x *run) failAs(a *act, failure *steps.Error, decided string) *halt {
 	failure = x.masked(failure)
 	body := a.finished(statusFailed)
-	body.Error, body.Recovered = errorBody(failure), false
+	body.Error, body.Recovered, body.Decided = errorBody(failure), false, decided
 	if _, err := x.record(recStepFinished, a.path, body); err != nil {
 		return broken(a.path, err)
 	}
@@ -693,7 +733,10 @@ func (x *run) doubt(ctx context.Context, a *act, why *steps.Error) *halt {
 }
 
 func (x *run) waysOut(path string) string {
-	return fmt.Sprintf("find out what %s did, then: runner resume %s --decide '%s=done|redo|fail' --reason TEXT", path, x.id, path)
+	if x.sandbox != "" {
+		return x.wayOn("", "")
+	}
+	return x.wayOn("find out what "+path+" did", "--decide "+quoted(path+"=done|redo|fail")+" --reason TEXT")
 }
 
 // verdict is what settling an unknown outcome gave.

@@ -71,7 +71,7 @@ func (l *looping) finish(ctx context.Context, began time.Time, h *halt) *halt {
 	x := l.x
 	body := &StepFinished{Status: x.acts.status(ctx, h), Duration: seconds(x.clock.Now().Sub(began)), Attempts: 1}
 	if h != nil {
-		body.Error = errorBody(h.err)
+		body.Error, body.Decided = errorBody(h.err), h.decided
 	}
 	result := l.result()
 	l.s.set(l.n.ID, result)
@@ -300,18 +300,29 @@ func (l *looping) item(ctx context.Context, it *item) *halt {
 	if why, open := x.past.rollback(it.path); open && !rollsItselfBack(n) {
 		return x.finishItemRollback(ctx, inner, n, it.path, span, why)
 	}
-	if x.past.handledBy(it.path) != "" {
-		if h := x.retraceOnce(ctx, inner, n, it.path); h != nil {
+	h := x.past.rolledBack(it.path)
+	rolledBack := h != nil && !rollsItselfBack(n)
+	if !rolledBack {
+		h = nil
+		if x.past.handledBy(it.path) != "" || x.past.inForce(it.path) {
+			h = x.past.failure(it.path)
+		}
+	}
+	if h != nil {
+		if broken := x.retraceOnce(ctx, inner, n, it.path); broken != nil {
+			return broken
+		}
+		if rolledBack || n.OnFailure != "rollback-item" || x.past.handledBy(it.path) != "" {
 			return h
 		}
-		return failed(it.path, x.past.failure(it.path))
+		return x.rollbackSpan(ctx, it.path, span, h)
 	}
 	if c := n.Confirm; c != nil && c.Each == "item" {
 		if h := x.asked(ctx, inner, n, it.path, ""); h != nil {
 			return h
 		}
 	}
-	h := x.once(ctx, inner, n, it.path, false)
+	h = x.once(ctx, inner, n, it.path, false)
 	x.doubts(inner, n, span.parent)
 	if h.own() && n.OnFailure == "rollback-item" {
 		return x.rollbackSpan(ctx, it.path, span, h)
@@ -326,28 +337,23 @@ func (l *looping) keep(inner *scope, it *item) {
 	}
 }
 
-func (l *looping) names(it *item) map[string]any {
-	names := map[string]any{"index": it.index}
+func (l *looping) names(it *item) []named {
 	if l.n.FanOut {
-		names["item"] = it.value
-		names[fanTarget+l.n.ID] = it.key
-		return names
+		return []named{{"item", it.value}, {"index", it.index}, {fanTarget + l.n.ID, it.key}}
 	}
-	names[l.n.Loop.As] = it.value
-	return names
+	return []named{{l.n.Loop.As, it.value}, {"index", it.index}}
 }
 
 // itemResult is what is seen of one item from outside the loop.
 func (l *looping) itemResult(inner *scope, it *item) map[string]any {
 	r := map[string]any{}
-	inner.mu.Lock()
-	for id, child := range inner.results {
+	results := inner.all()
+	for id, child := range results {
 		if id != l.n.ID {
 			r[id] = child
 		}
 	}
-	own := inner.results[l.n.ID]
-	inner.mu.Unlock()
+	own := results[l.n.ID]
 	if t := l.n.ItemType; t != nil {
 		for name := range t.Fields {
 			if _, there := r[name]; there {
@@ -399,7 +405,7 @@ func (l *looping) batchScope(w int, batch []item) *scope {
 	for i := range batch {
 		values[i] = batch[i].value
 	}
-	return newScope(l.s.frame, l.s, fmt.Sprintf("%s[batch %d]/", l.path, w), map[string]any{"batch": map[string]any{"index": w, "items": values}})
+	return newScope(l.s.frame, l.s, fmt.Sprintf("%s[batch %d]/", l.path, w), []named{{"batch", map[string]any{"index": w, "items": values}}})
 }
 
 // waitAll polls all items of a fan-out together: one window over all of them. Where an
@@ -624,7 +630,7 @@ func (x *run) evalItems(s *scope, n *Node, path string) ([]item, error) {
 		return nil, fmt.Errorf("for-each: %w", err)
 	}
 	return loopItems(n, path, v, func(it item) (any, error) {
-		return x.eval(newScope(s.frame, s, "", map[string]any{n.Loop.As: it.value, "index": it.index}), n.Loop.Key)
+		return x.eval(newScope(s.frame, s, "", []named{{n.Loop.As, it.value}, {"index", it.index}}), n.Loop.Key)
 	})
 }
 

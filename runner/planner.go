@@ -716,6 +716,8 @@ func (pl *planner) ask(n *Node, in any) (change *steps.Change, undo string, err 
 func (pl *planner) undoOf(n *Node, words *string) (undo, none string) {
 	k := n.Kind
 	switch {
+	case n.within(InUndo), n.within(InFinally):
+		return "", "" // it is a way back itself, or runs at the end: nothing undoes it
 	case n.UndoMode == "none":
 		return "none, its author says: there is nothing to put back", ""
 	case n.UndoMode == "steps":

@@ -62,6 +62,7 @@ type StepStarted struct {
 	Before   json.RawMessage `json:"before,omitempty"`   // what an undo will need
 	Withheld bool            `json:"withheld,omitempty"` // before held a secret, which is not written down
 	Waiting  string          `json:"waiting,omitempty"`
+	Anew     []string        `json:"anew,omitempty"` // next attempt of a group: the steps in it, which run again
 }
 
 // StepObserved is the body of step-observed: the last look of a wait.
@@ -90,6 +91,7 @@ type StepFinished struct {
 	Recovered bool            `json:"recovered,omitempty"` // found done by a probe after a crash or an unknown outcome
 	Reason    string          `json:"reason,omitempty"`    // why it was skipped
 	Warnings  []string        `json:"warnings,omitempty"`
+	Decided   string          `json:"decided,omitempty"`   // of a failure: what was said of it inside already (stop, rollback-run), or that a resume tries again (resume)
 	Suspended bool            `json:"suspended,omitempty"` // a background step that ended with its process: a resume starts it again
 	Commands  []string        `json:"commands,omitempty"`  // dry run: what would be sent
 }
@@ -133,7 +135,8 @@ type FrozenItem struct {
 // GateOpened is the body of gate-opened.
 type GateOpened struct {
 	Message string   `json:"message"`
-	Show    []string `json:"show,omitempty"`
+	Show    []string `json:"show,omitempty"`  // expression = value
+	Sends   []string `json:"sends,omitempty"` // what will be sent, as far as it can be told
 	Builtin bool     `json:"builtin,omitempty"`
 }
 
@@ -171,8 +174,9 @@ type RollbackStarted struct {
 
 // RollbackFinished is the body of rollback-finished.
 type RollbackFinished struct {
-	Complete bool   `json:"complete"`
-	Stopped  string `json:"stopped,omitempty"` // why it ended early
+	Complete bool     `json:"complete"`
+	Stopped  string   `json:"stopped,omitempty"` // why it ended early
+	Anew     []string `json:"anew,omitempty"`    // the steps in it, which a resume begins anew
 }
 
 // UndoStarted is the body of undo-started.
@@ -182,12 +186,19 @@ type UndoStarted struct {
 	Why  string `json:"why"`            // rollback, restore
 }
 
+// undoStepsOf begins the words of an undo that its author wrote.
+const undoStepsOf = "undo steps of "
+
 // UndoFinished is the body of undo-finished.
 type UndoFinished struct {
-	Status string     `json:"status"` // undone, untouched, refused, failed
-	Why    string     `json:"why"`    // rollback, restore
+	Status string     `json:"status"`         // undone, untouched, refused, failed
+	Why    string     `json:"why"`            // rollback, restore
+	Anew   []string   `json:"anew,omitempty"` // of a group with a way back of its own: the steps in it
 	Error  *ErrorBody `json:"error,omitempty"`
 }
+
+// decidedResume is said of a step that was cut short, not of one that could not.
+const decidedResume = "resume"
 
 // Why a step is put back.
 const (

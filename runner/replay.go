@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"sync"
+	"time"
 
 	"runbook/runner/expression"
 	"runbook/runner/journal"
@@ -19,10 +20,12 @@ type past struct {
 	handled   map[string]dated[string]       // failure-handled, by path
 	loops     map[string]dated[[]FrozenItem] // loop-frozen
 	gates     map[string]dated[bool]         // approved
-	rollbacks map[string]string              // started and not finished, with their reason
+	rollbacks map[string]pastRollback
 	decided   map[string]*DecisionMade
+	concluded int64        // the last run-finished that said failed: what failed before it is tried again
 	last      *RunFinished // of the last process; nil: it died
 	began     *RunStarted
+	bodies    bodyReader
 
 	mu   sync.RWMutex
 	anew map[string]renewal // elements that have begun anew since
@@ -42,6 +45,14 @@ type pastStep struct {
 	undone   bool // put back by a rollback
 	restored bool // a temporary setting, put back at the end of the run
 	undoing  bool
+	cut      time.Time // when it was last begun, of a step that cuts live traffic over
+}
+
+// pastRollback is what became of a rollback.
+type pastRollback struct {
+	reason   string
+	finished int64  // of its rollback-finished; 0: a process died in it
+	stopped  string // why it ended early
 }
 
 // dated is what a record said, and which record.
@@ -68,7 +79,7 @@ func (r renewal) max(o renewal) renewal {
 // readPast replays the records of a run.
 func readPast(records []journal.Record) (*past, error) {
 	p := &past{steps: make(map[string]*pastStep, len(records)/3), handled: map[string]dated[string]{}, loops: map[string]dated[[]FrozenItem]{}, gates: map[string]dated[bool]{},
-		rollbacks: map[string]string{}, decided: map[string]*DecisionMade{}, anew: map[string]renewal{}}
+		rollbacks: map[string]pastRollback{}, decided: map[string]*DecisionMade{}, anew: map[string]renewal{}}
 	for _, r := range records {
 		if err := p.add(r); err != nil {
 			return nil, fmt.Errorf("journal record %d (%s %s): %w", r.Seq, r.Type, r.Step, err)
@@ -86,16 +97,21 @@ func (p *past) add(r journal.Record) error {
 		p.last = nil
 	case recRunFinished:
 		p.last = &RunFinished{}
-		return r.Decode(p.last)
+		if err := r.Decode(p.last); err != nil {
+			return err
+		}
+		if p.last.Status == Failed {
+			p.concluded = r.Seq
+		}
 	case recStepStarted:
 		var b StepStarted
-		if err := r.Decode(&b); err != nil {
+		if err := p.bodies.started(r, &b); err != nil {
 			return err
 		}
 		p.stepStarted(r, &b)
 	case recStepFinished:
 		var b StepFinished
-		if err := r.Decode(&b); err != nil {
+		if err := p.bodies.finished(r, &b); err != nil {
 			return err
 		}
 		s := p.at(r.Step)
@@ -133,10 +149,16 @@ func (p *past) add(r journal.Record) error {
 		if err := r.Decode(&b); err != nil {
 			return err
 		}
-		p.rollbacks[r.Step] = b.Reason
+		p.rollbacks[r.Step] = pastRollback{reason: b.Reason}
 	case recRollbackFinished:
-		delete(p.rollbacks, r.Step)
-		p.renew(r.Step, renewal{rolledBack: r.Seq})
+		var b RollbackFinished
+		if err := r.Decode(&b); err != nil {
+			return err
+		}
+		was := p.rollbacks[r.Step]
+		was.finished, was.stopped = r.Seq, b.Stopped
+		p.rollbacks[r.Step] = was
+		p.renew(r.Step, b.Anew, renewal{rolledBack: r.Seq})
 	case recUndoStarted:
 		p.at(r.Step).undoing = true
 	case recUndoFinished:
@@ -159,10 +181,13 @@ func (p *past) stepStarted(r journal.Record, b *StepStarted) {
 	}
 	s.seq, s.last, s.attempt, s.addr, s.open, s.finished = r.Seq, r.Seq, b.Attempt, b.Addr, true, nil
 	s.acted = s.acted || b.Kind != "" && b.Effect != steps.Read.String()
+	if b.Effect == steps.Cutover.String() {
+		s.cut = r.Time
+	}
 	delete(p.handled, r.Step)
 	delete(p.decided, r.Step)
 	if b.Kind == "" && b.Attempt > 1 {
-		p.renew(r.Step, renewal{retried: r.Seq - 1})
+		p.renew(r.Step, b.Anew, renewal{retried: r.Seq - 1})
 	}
 }
 
@@ -176,7 +201,7 @@ func (p *past) undoFinished(r journal.Record, b *UndoFinished) {
 	default:
 		s.undone, s.changed = true, false
 		if !s.acted { // a group that has a way back of its own
-			p.renew(r.Step, renewal{gone: r.Seq})
+			p.renew(r.Step, b.Anew, renewal{gone: r.Seq})
 		}
 	}
 }
@@ -190,15 +215,35 @@ func (p *past) at(path string) *pastStep {
 	return s
 }
 
-func (p *past) renew(path string, r renewal) {
+// renew notes that an element has begun anew, and with it these steps, whose paths do
+// not tell that they stand in it.
+func (p *past) renew(path string, inside []string, r renewal) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.anew[path] = p.anew[path].max(r)
+	for _, in := range inside {
+		p.anew[in] = p.anew[in].max(r)
+	}
 }
 
-// restart makes an element run again from its start: a group that is retried, finally,
-// the steps of an undo.
-func (p *past) restart(path string) { p.renew(path, renewal{retried: now}) }
+// restart makes a node run again from its start: a group that is retried, a step of
+// finally or of an undo.
+func (p *past) restart(path, prefix string, n *Node) {
+	p.renew(path, n.inside(prefix), renewal{retried: now})
+}
+
+// inside gives the paths of the steps in a group, and in its rescue, that do not begin
+// with its own: ids are flat.
+func (n *Node) inside(prefix string) []string {
+	var paths []string
+	for _, list := range [][]*Node{n.Children, n.Rescue} {
+		for _, c := range list {
+			paths = append(paths, prefix+c.ID)
+			paths = append(paths, c.inside(prefix)...)
+		}
+	}
+	return paths
+}
 
 // since gives from which records on a path, or an element around it, has begun anew.
 func (p *past) since(path string) renewal {
@@ -295,8 +340,23 @@ func (p *past) frozen(path string) ([]FrozenItem, bool) {
 
 // rollback says that an earlier process died while it rolled this element back.
 func (p *past) rollback(path string) (reason string, open bool) {
-	reason, open = p.rollbacks[path]
-	return reason, open
+	r, ok := p.rollbacks[path]
+	return r.reason, ok && r.finished == 0
+}
+
+// rolledBack is the failure of an element that an earlier process rolled back, and died
+// before it could say what follows from that. nil: there was none.
+func (p *past) rolledBack(path string) *halt {
+	r, ok := p.rollbacks[path]
+	if !ok || r.finished <= p.concluded || !p.valid(path, r.finished+1) {
+		return nil
+	}
+	h := failed(path, &steps.Error{Kind: "failed", Err: text(r.reason)})
+	if r.stopped != "" {
+		h.decided = "stop"
+		h.err.Err = text(fmt.Sprintf("%s (rolling back %s after: %s)", r.stopped, path, r.reason))
+	}
+	return h
 }
 
 // undoing says that an earlier process died while it put this step back.
@@ -315,21 +375,30 @@ func (p *past) begun(prefix string, nodes []*Node) bool {
 	return false
 }
 
-// gaveUp is the failure of an element with which an earlier process has dealt, or is
-// dealing: nothing in it runs any more. nil: it goes on.
-func (p *past) gaveUp(prefix string, n *Node, path string) *steps.Error {
-	if p.handledBy(path) == "" && !p.begun(prefix, n.Rescue) {
+// gaveUp is the failure of an element whose failure an earlier process has dealt with,
+// was dealing with, or had no time to deal with: nothing in it runs any more. nil: it
+// goes on. What a run ended with, as failed, is tried again.
+func (p *past) gaveUp(prefix string, n *Node, path string) *halt {
+	if p.handledBy(path) == "" && !p.begun(prefix, n.Rescue) && !p.inForce(path) {
 		return nil
 	}
 	return p.failure(path)
 }
 
+// inForce says that a step has failed and the run has not ended since.
+func (p *past) inForce(path string) bool {
+	s := p.live(path)
+	return s != nil && s.finished != nil && s.finished.Status == statusFailed && s.last > p.concluded && s.finished.Decided != decidedResume
+}
+
 // failure is how a step that has failed did.
-func (p *past) failure(path string) *steps.Error {
+func (p *past) failure(path string) *halt {
 	if s := p.live(path); s != nil && s.finished != nil && s.finished.Error != nil {
-		return s.finished.Error.err()
+		h := failed(path, s.finished.Error.err())
+		h.decided = s.finished.Decided
+		return h
 	}
-	return steps.Errorf("failed", "%s has failed", path)
+	return failed(path, steps.Errorf("failed", "%s has failed", path))
 }
 
 // restore takes a step's end from the journal; false: it is to be run.
@@ -509,10 +578,8 @@ func (x *run) remember(n *Node, f *StepFinished) (map[string]any, error) {
 		result = nothing(n)
 	}
 	if len(f.Outputs) > 0 {
-		dec := json.NewDecoder(bytes.NewReader(f.Outputs))
-		dec.UseNumber()
-		var raw map[string]any
-		if err := dec.Decode(&raw); err != nil {
+		raw, err := values(f.Outputs)
+		if err != nil {
 			return nil, err
 		}
 		for name, v := range raw {
@@ -536,7 +603,7 @@ func (x *run) remember(n *Node, f *StepFinished) (map[string]any, error) {
 func (x *run) inherit(ctx context.Context, a *act) (h *halt, over bool) {
 	was := x.past.live(a.path)
 	if x.past.since(a.path).retried > 0 {
-		a.entry = x.acts.at(a.path)
+		a.entry = x.acts.again(ctx, a.path)
 	}
 	if was != nil && was.acted && a.entry == nil {
 		a.entry = x.acts.add(ctx, &entry{n: a.n, s: a.s, path: a.path})
@@ -558,7 +625,7 @@ func (x *run) inherit(ctx context.Context, a *act) (h *halt, over bool) {
 			return h, true
 		}
 	}
-	if a.target != nil && was.addr != "" && was.addr != a.target.addr {
+	if a.moved(was.addr) {
 		return x.elsewhere(ctx, a, was.addr), true
 	}
 	return nil, false
@@ -571,7 +638,7 @@ func (x *run) resolve(ctx context.Context, a *act, was *pastStep) (h *halt, over
 	if h, decided, over := x.decide(a); decided {
 		return h, over
 	}
-	if a.target != nil && was.addr != "" && was.addr != a.target.addr {
+	if a.moved(was.addr) {
 		return x.elsewhere(ctx, a, was.addr), true
 	}
 	a.attempt = was.attempt
@@ -584,6 +651,11 @@ func (x *run) resolve(ctx context.Context, a *act, was *pastStep) (h *halt, over
 	}
 	a.attempt++
 	return nil, false
+}
+
+// moved says that the step would act on another address than before.
+func (a *act) moved(before string) bool {
+	return a.target != nil && before != "" && before != a.x.mask.String(a.target.addr)
 }
 
 // elsewhere refuses to act on another address than before.

@@ -42,6 +42,8 @@ type Report struct {
 	Gates     []*ReportGate  `json:"gates,omitempty"`
 
 	byPath map[string]*ReportStep
+	bodies bodyReader
+	back   *string // while the steps of an undo run: what their paths begin with
 }
 
 // ReportStep is one step as far as the records tell.
@@ -63,9 +65,11 @@ type ReportStep struct {
 	Error     *ErrorBody      `json:"error,omitempty"`
 	Reason    string          `json:"reason,omitempty"`
 	Recovered bool            `json:"recovered,omitempty"`
-	Handled   string          `json:"handled,omitempty"` // continue, rescue, max-failures: its failure did not end the run
-	Undo      string          `json:"undo,omitempty"`    // undoing, undone, untouched, refused, failed
-	Decision  string          `json:"decision,omitempty"`
+	Handled   string          `json:"handled,omitempty"`  // continue, rescue, max-failures: its failure did not end the run
+	Undo      string          `json:"undo,omitempty"`     // undoing, undone, untouched, refused, failed
+	WayBack   bool            `json:"way_back,omitempty"` // it is a step of another's undo
+	Decision  string          `json:"decision,omitempty"` // what an operator decided about it in doubt
+	DecidedBy string          `json:"decided_by,omitempty"`
 	Warnings  []string        `json:"warnings,omitempty"`
 }
 
@@ -73,6 +77,8 @@ type ReportStep struct {
 type ReportGate struct {
 	Step     string    `json:"step"`
 	Message  string    `json:"message"`
+	Show     []string  `json:"show,omitempty"`  // expression = value
+	Sends    []string  `json:"sends,omitempty"` // what will be sent, as far as it could be told
 	Opened   time.Time `json:"opened"`
 	Decided  bool      `json:"decided"`
 	Approved bool      `json:"approved"`
@@ -151,15 +157,18 @@ func (r *Report) Add(rec journal.Record) error {
 		r.Status, r.Finished, r.Step, r.Error, r.Hint, r.Reason = "", nil, "", nil, "", ""
 	case recStepStarted:
 		var b StepStarted
-		if err := rec.Decode(&b); err != nil {
+		if err := r.bodies.started(rec, &b); err != nil {
 			return err
 		}
 		s := r.step(rec.Step)
 		if s.Started == nil {
 			t := rec.Time
-			s.Started = &t
+			s.Started, s.WayBack = &t, r.back != nil && strings.HasPrefix(rec.Step, *r.back)
 		}
-		s.Status, s.Attempts, s.Error, s.Observed = StepRunning, max(b.Attempt, s.Attempts), nil, nil
+		if s.Decision == "done" { // that was of an earlier attempt
+			s.Decision, s.DecidedBy = "", ""
+		}
+		s.Status, s.Attempts, s.Error, s.Observed, s.Undo = StepRunning, max(b.Attempt, s.Attempts), nil, nil, ""
 		s.Kind, s.Effect, s.Target, s.Addr, s.Waiting = b.Kind, b.Effect, b.Target, b.Addr, b.Waiting
 		s.Group, s.Commands = b.Kind == "", b.Commands
 	case recStepObserved:
@@ -177,7 +186,7 @@ func (r *Report) Add(rec journal.Record) error {
 		s.Error, s.Attempts = b.Error, max(b.Attempt, s.Attempts)
 	case recStepFinished:
 		var b StepFinished
-		if err := rec.Decode(&b); err != nil {
+		if err := r.bodies.finished(rec, &b); err != nil {
 			return err
 		}
 		s := r.step(rec.Step)
@@ -199,7 +208,7 @@ func (r *Report) Add(rec journal.Record) error {
 		if err := rec.Decode(&b); err != nil {
 			return err
 		}
-		r.Gates = append(r.Gates, &ReportGate{Step: rec.Step, Message: b.Message, Opened: rec.Time})
+		r.Gates = append(r.Gates, &ReportGate{Step: rec.Step, Message: b.Message, Show: b.Show, Sends: b.Sends, Opened: rec.Time})
 	case recGateDecided:
 		var b GateDecided
 		if err := rec.Decode(&b); err != nil {
@@ -222,16 +231,30 @@ func (r *Report) Add(rec journal.Record) error {
 		if err := rec.Decode(&b); err != nil {
 			return err
 		}
-		r.step(rec.Step).Decision = b.Choice
+		s := r.step(rec.Step)
+		s.Decision, s.DecidedBy = b.Choice, b.By
 	case recUndoStarted:
+		var b UndoStarted
+		if err := rec.Decode(&b); err != nil {
+			return err
+		}
 		r.step(rec.Step).Undo = "undoing"
+		if strings.HasPrefix(b.Undo, undoStepsOf) {
+			prefix := strings.TrimSuffix(rec.Step, lastPart(rec.Step))
+			r.back = &prefix
+		}
 	case recUndoFinished:
 		var b UndoFinished
 		if err := rec.Decode(&b); err != nil {
 			return err
 		}
 		s := r.step(rec.Step)
-		s.Undo = b.Status
+		s.Undo, r.back = b.Status, nil
+		for _, path := range b.Anew { // of a group: what is in it is back with it
+			if inner := r.byPath[path]; inner != nil && inner.Undo == "" && inner.Status == statusChanged {
+				inner.Undo = b.Status
+			}
+		}
 		if b.Error != nil {
 			s.Error = b.Error
 		}
@@ -245,6 +268,22 @@ func (r *Report) Add(rec journal.Record) error {
 		r.settle()
 	}
 	return nil
+}
+
+// lastPart is the last element of a path, with the item it is for.
+func lastPart(path string) string {
+	depth := 0
+	for i := len(path) - 1; i >= 0; i-- {
+		switch c := path[i]; {
+		case c == ']':
+			depth++
+		case c == '[':
+			depth--
+		case c == '/' && depth == 0:
+			return path[i+1:]
+		}
+	}
+	return path
 }
 
 func (r *Report) step(path string) *ReportStep {
@@ -271,11 +310,16 @@ func (r *Report) Running() []*ReportStep {
 	return list
 }
 
-// Counts are how many single steps have each status.
+// Counts are how many single steps have each status; undone are those that changed
+// something and were put back. The steps of an undo count where they failed.
 func (r *Report) Counts() map[string]int {
 	counts := map[string]int{}
 	for _, s := range r.Steps {
-		if !s.Group {
+		switch {
+		case s.Group, s.WayBack && (s.Status == statusChanged || s.Status == statusOK || s.Status == statusSkipped):
+		case s.Undo == "undone" && s.Status == statusChanged:
+			counts[s.Undo]++
+		default:
 			counts[s.Status]++
 		}
 	}
@@ -286,7 +330,7 @@ func (r *Report) Counts() map[string]int {
 func (r *Report) CountText() string {
 	counts := r.Counts()
 	var parts []string
-	for _, status := range []string{statusChanged, statusWouldChange, statusOK, statusSkipped, statusUnknown, statusFailed, StepInDoubt, "stopped", StepRunning} {
+	for _, status := range []string{statusChanged, "undone", statusWouldChange, statusOK, statusSkipped, statusUnknown, statusFailed, StepInDoubt, "stopped", StepRunning} {
 		if counts[status] > 0 {
 			parts = append(parts, fmt.Sprintf("%d %s", counts[status], status))
 		}
@@ -381,7 +425,11 @@ func (r *Report) Describe(rec journal.Record) []Line {
 		if rec.Decode(&b) != nil {
 			return nil
 		}
-		return one(Caution, "%s: asks: %s", rec.Step, b.Message)
+		lines := one(Caution, "%s: asks: %s", rec.Step, strings.TrimSpace(b.Message))
+		for _, show := range b.Show {
+			lines = append(lines, Line{Plain, "  " + show})
+		}
+		return append(lines, sending(b.Sends)...)
 	case recGateDecided:
 		var b GateDecided
 		if rec.Decode(&b) != nil {
@@ -443,7 +491,10 @@ func (r *Report) finished(s *ReportStep) []Line {
 	if s == nil {
 		return nil
 	}
-	words := s.Path + ": " + s.Status
+	words, why := s.Path+": "+s.Status, s.Reason
+	if rest, ok := strings.CutPrefix(why, s.Status+" ("); ok { // unknown (because of step x)
+		words, why = words+" ("+rest, ""
+	}
 	tone := Good
 	switch s.Status {
 	case statusChanged, statusWouldChange:
@@ -455,7 +506,10 @@ func (r *Report) finished(s *ReportStep) []Line {
 	case statusFailed:
 		tone = Bad
 	}
-	if s.Recovered {
+	switch {
+	case s.Recovered && s.Decision == "done":
+		words += " (not seen: " + s.DecidedBy + " decided that it was done)"
+	case s.Recovered:
 		words += " (recovered: its effect was found done)"
 	}
 	if s.Attempts > 1 {
@@ -464,8 +518,8 @@ func (r *Report) finished(s *ReportStep) []Line {
 	if d, err := time.ParseDuration(s.Duration); err == nil && d >= 100*time.Millisecond && !r.DryRun {
 		words += " in " + shortDuration(d.Round(10*time.Millisecond))
 	}
-	if s.Reason != "" {
-		words += ": " + s.Reason
+	if why != "" {
+		words += ": " + why
 	}
 	if s.Error != nil {
 		words += ": " + s.Error.Message
@@ -481,6 +535,21 @@ func (r *Report) finished(s *ReportStep) []Line {
 		for _, c := range s.Commands {
 			lines = append(lines, Line{Plain, "  would send: " + c})
 		}
+	}
+	return lines
+}
+
+// mostSends is how many lines of what a gate is about to let through are shown.
+const mostSends = 20
+
+// sending shows what will be sent once a gate is approved.
+func sending(commands []string) []Line {
+	var lines []Line
+	for i, c := range commands {
+		if i == mostSends {
+			return append(lines, Line{Plain, fmt.Sprintf("  and %d more", len(commands)-i)})
+		}
+		lines = append(lines, Line{Plain, "  will send: " + c})
 	}
 	return lines
 }

@@ -307,7 +307,7 @@ func (r *resolver) config(entries schema.Map[schema.Value], def *steps.TargetDef
 		return t
 	}
 	cfg, unknown := bound(t, def.Config)
-	r.problems(def.Valid(cfg), entries, unknown, at)
+	r.problems(def.Valid(cfg, func(field string) bool { return unknown[field] }), entries, unknown, at)
 	return t
 }
 

@@ -33,7 +33,7 @@ func Execute(ctx context.Context, cfg Config, req Request) (*Result, error) {
 		return nil, err
 	}
 	defer x.pool.closeAll()
-	x.approvals = req.Approvals
+	x.approvals, x.sandbox = req.Approvals, req.Sandbox
 	x.past, _ = readPast(nil)
 	x.id = journal.NewID(x.clock.Now())
 	body := x.startedBody(req.Inputs, req.Sandbox)
@@ -133,7 +133,7 @@ func Resume(ctx context.Context, cfg Config, req ResumeRequest) (*Result, error)
 	x.id, x.children, x.approvals = id, children, req.Approvals
 	j, history, err := journal.Open(req.Run.JournalPath(), x.journalOptions())
 	if err != nil {
-		return nil, &UsageError{Err: err}
+		return nil, &UsageError{Err: err, Hint: "runner runs verify " + id}
 	}
 	x.journal = j
 	started := false
@@ -142,6 +142,9 @@ func Resume(ctx context.Context, cfg Config, req ResumeRequest) (*Result, error)
 			j.Close()
 		}
 	}()
+	if cfg.Recall != nil {
+		cfg.Recall(history.Records)
+	}
 	if x.past, err = readPast(history.Records); err != nil {
 		return nil, &UsageError{Err: err}
 	}
@@ -166,7 +169,7 @@ func Resume(ctx context.Context, cfg Config, req ResumeRequest) (*Result, error)
 	}
 	defer release()
 	for _, n := range program.Root.Finally {
-		x.past.restart(n.ID)
+		x.past.restart(n.ID, "", n)
 	}
 	started = true
 	if err := x.durable(ctx, recRunResumed, "", body); err != nil {
@@ -367,6 +370,13 @@ func (x *run) steps(ctx context.Context, s *scope) *halt {
 		}
 		return &halt{end: Failed, decided: "rollback-run", err: &steps.Error{Kind: "failed", Err: text(why)}}
 	}
+	if h := x.past.rolledBack(""); h != nil {
+		if broken := x.retraceAll(ctx, s, x.prog.Root.Steps); broken != nil {
+			return broken
+		}
+		h.decided = "rollback-run"
+		return h
+	}
 	soft, stop := branch(ctx)
 	defer stop(nil)
 	x.stopRun = stop
@@ -392,7 +402,7 @@ func (x *run) conclude(ctx context.Context, s *scope, h *halt) *Result {
 		r.Status, r.Step, r.Err, r.Hint = h.end, h.path, h.err, h.err.Hint
 		if h.end != Failed {
 			if h.end == Interrupted {
-				r.Hint = "runner resume " + x.id
+				r.Hint = x.wayOn("", "")
 			}
 			return r
 		}
@@ -408,7 +418,7 @@ func (x *run) conclude(ctx context.Context, s *scope, h *halt) *Result {
 				r.Status = RolledBack
 			}
 		} else if r.Hint == "" {
-			r.Hint = "mend the cause, then: runner resume " + x.id
+			r.Hint = x.wayOn("mend the cause", "")
 		}
 	}
 	if late := x.list(ctx, s, x.prog.Root.Finally); late != nil {
@@ -441,15 +451,21 @@ func (x *run) worsen(r *Result, h *halt, what string) {
 	if r.Status == Succeeded || h.end != Failed {
 		r.Status, r.Step, r.Err, r.Hint = h.end, h.path, fmt.Errorf("%s: %w", what, h.err), h.err.Hint
 		if r.Hint == "" {
-			r.Hint = "runner resume " + x.id
+			r.Hint = x.wayOn("", "")
 		}
 		return
 	}
 	r.Err = fmt.Errorf("%w; %s: %v", r.Err, what, h.err)
 }
 
-// rollbackRun undoes the whole run.
+// rollbackRun undoes the whole run, unless an earlier process has done so.
 func (x *run) rollbackRun(ctx context.Context, h *halt) *halt {
+	if x.past.rolledBack("") != nil {
+		if stopped := x.past.rollbacks[""].stopped; stopped != "" {
+			return failed("", &steps.Error{Kind: "failed", Err: text(stopped)})
+		}
+		return nil
+	}
 	if _, open := x.past.rollback(""); !open {
 		if err := x.durable(ctx, recRollbackStarted, "", &RollbackStarted{Reason: x.mask.String(h.err.Error())}); err != nil {
 			return broken(h.path, err)

@@ -58,6 +58,9 @@ func (x *run) rollback(ctx context.Context, path string, sp *span) *halt {
 		}
 	}
 	body := &RollbackFinished{Complete: end == nil}
+	if sp != nil {
+		body.Anew = sp.anew()
+	}
 	if end != nil {
 		if end.end != Failed {
 			return end
@@ -79,25 +82,25 @@ func (x *run) undo(ctx context.Context, e *entry, why string) *halt {
 		return failed(e.path, steps.Errorf("no-return", "%s has started, and it is the point of no return: nothing before it is rolled back", e.path))
 	}
 	if e.n.UndoMode == "none" || e.n.Shape == Leaf && e.n.Kind.NothingToUndo {
-		e.undone = true
+		e.back()
 		return nil
 	}
 	if e.n.Shape != Leaf {
-		return x.putBack(ctx, e, why, "undo steps of "+e.n.ID, func(ctx context.Context) *steps.Error { return x.undoSteps(ctx, e) })
+		return x.putBack(ctx, e, why, undoStepsOf+e.n.ID, func(ctx context.Context) *steps.Error { return x.undoSteps(ctx, e) })
 	}
 	a, err := x.prepare(e.s, e.n, e.path)
 	if err != nil {
 		return failed(e.path, x.masked(steps.Classify(fmt.Errorf("undo %s: %w", e.path, err))))
 	}
 	a.entry, a.before, a.withheld = e, e.before, e.withheld
-	if a.target != nil && e.addr != "" && e.addr != a.target.addr {
+	if a.moved(e.addr) {
 		return failed(e.path, steps.Errorf("changed", "undo %s: it acted on %s, and would be put back on %s now", e.path, e.addr, a.target.addr))
 	}
 	if done, h := x.nothingToUndo(ctx, a, why); done {
 		return h
 	}
 	if len(e.n.UndoSteps) > 0 {
-		return x.putBack(ctx, e, why, "undo steps of "+e.n.ID, func(ctx context.Context) *steps.Error { return x.undoSteps(ctx, e) })
+		return x.putBack(ctx, e, why, undoStepsOf+e.n.ID, func(ctx context.Context) *steps.Error { return x.undoSteps(ctx, e) })
 	}
 	if !a.kind.HasUndo {
 		reason := a.kind.NoUndo
@@ -151,7 +154,7 @@ func (x *run) putBack(ctx context.Context, e *entry, why, words string, back fun
 		return cut.h
 	}
 	if errors.Is(failure, errHung) {
-		return &halt{path: e.path, end: InDoubt, err: &steps.Error{Kind: "hung", Err: fmt.Errorf("undo %s: %w", e.path, failure), Hint: "see to it that it has ended, then: runner resume " + x.id}}
+		return &halt{path: e.path, end: InDoubt, err: &steps.Error{Kind: "hung", Err: fmt.Errorf("undo %s: %w", e.path, failure), Hint: x.wayOn("see to it that it has ended", "")}}
 	}
 	status := statusFailed
 	if e.n.Restore && (failure.Kind == "precondition" || failure.Kind == "conflict") {
@@ -174,7 +177,7 @@ func (x *run) undoSteps(ctx context.Context, e *entry) *steps.Error {
 	inner := newScope(e.s.frame, e.s, e.s.prefix, nil)
 	if !x.past.undoing(e.path) {
 		for _, n := range e.n.UndoSteps {
-			x.past.restart(inner.prefix + n.ID)
+			x.past.restart(inner.prefix+n.ID, inner.prefix, n)
 		}
 	}
 	h := x.list(ctx, inner, e.n.UndoSteps)
@@ -188,13 +191,19 @@ func (x *run) undoSteps(ctx context.Context, e *entry) *steps.Error {
 }
 
 func (x *run) undone(ctx context.Context, e *entry, why, status string, failure *steps.Error) *halt {
-	if err := x.durable(ctx, recUndoFinished, e.path, &UndoFinished{Status: status, Why: why, Error: errorBody(failure)}); err != nil {
+	body := &UndoFinished{Status: status, Why: why, Error: errorBody(failure)}
+	if e.n.Shape != Leaf {
+		body.Anew = e.n.inside(e.s.prefix)
+	}
+	if err := x.durable(ctx, recUndoFinished, e.path, body); err != nil {
 		return broken(e.path, err)
 	}
 	if status == "refused" {
 		x.cfg.Log.Warn("not put back", "step", e.path, "why", failure)
 	}
-	e.undone = status != statusFailed
+	if status != statusFailed {
+		e.back()
+	}
 	return nil
 }
 

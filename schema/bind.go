@@ -61,7 +61,7 @@ func CheckLiteral(t reflect.Type, v any) error {
 }
 
 func bindStruct(values map[string]any, v reflect.Value) error {
-	p := newPlan(v.Type())
+	p := planOf(v.Type())
 	var problems bindErrors
 	for _, name := range slices.Sorted(maps.Keys(values)) {
 		f := p.field(name)

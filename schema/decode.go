@@ -37,7 +37,7 @@ type checked interface {
 func (d *decoder) plan(t reflect.Type) *plan {
 	p := d.plans[t]
 	if p == nil {
-		p = newPlan(t)
+		p = planOf(t)
 		d.plans[t] = p
 	}
 	return p

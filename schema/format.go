@@ -32,7 +32,7 @@ func Format(src []byte) ([]byte, error) {
 	f := formatter{d: newDecoder(s), order: map[reflect.Type]map[string]int{}, sorts: !anchored(root)}
 	for _, t := range []reflect.Type{reflect.TypeFor[Runbook](), reflect.TypeFor[Step]()} {
 		f.order[t] = map[string]int{}
-		for i, name := range newPlan(t).names {
+		for i, name := range planOf(t).names {
 			f.order[t][name] = i
 		}
 	}

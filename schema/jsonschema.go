@@ -89,7 +89,7 @@ func (g *generator) reference(t reflect.Type) object {
 
 // structure describes a struct of the language as a closed object.
 func (g *generator) structure(t reflect.Type) object {
-	p := newPlan(t)
+	p := planOf(t)
 	properties, required := object{}, []string{}
 	for i := range p.fields {
 		f := &p.fields[i]
@@ -193,7 +193,7 @@ func (g *generator) inputs(t reflect.Type) object {
 const deepest = 6
 
 func (g *generator) plainStruct(t reflect.Type, depth int) object {
-	p := newPlan(t)
+	p := planOf(t)
 	properties, required := object{}, []string{}
 	for i := range p.fields {
 		f := &p.fields[i]

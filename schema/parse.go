@@ -54,7 +54,7 @@ func ParseInputs(path string, src []byte) (Map[Value], []Finding) {
 	var inputs Map[Value]
 	d, root := open(path, src)
 	if root != nil {
-		f := newPlan(reflect.TypeFor[Inventory]()).field("inputs")
+		f := planOf(reflect.TypeFor[Inventory]()).field("inputs")
 		d.decode(root, reflect.ValueOf(&inputs).Elem(), f)
 	}
 	return inputs, d.finish()

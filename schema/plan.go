@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"unicode"
 )
 
@@ -32,6 +33,18 @@ type plan struct {
 	rest   int // index of the field that takes unknown keys, or -1
 	span   int // index of the field Span, or -1
 }
+
+// planOf is newPlan, once for each type: every step that runs binds its inputs by one.
+func planOf(t reflect.Type) *plan {
+	if p, ok := plans.Load(t); ok {
+		return p.(*plan)
+	}
+	p, _ := plans.LoadOrStore(t, newPlan(t))
+	return p.(*plan)
+}
+
+// plans are what planOf has read; the types are those of the program, so it does not grow.
+var plans sync.Map // of *plan, by reflect.Type
 
 // newPlan reads a struct's tags. A field without a yaml tag has its name in lower
 // case; one of an embedded struct without a tag counts as the struct's own is not supported.

@@ -13,8 +13,10 @@ type TargetKind[Cfg, Client any] struct {
 	Doc  string
 	// Example of a declaration, as a YAML flow map.
 	Example string
-	// Valid checks a declaration offline.
-	Valid func(cfg Cfg) []Problem
+	// Valid checks a declaration: offline in lint, where fields only known while running, such
+	// as secrets, have their zero value and are named in unknown; and again when the target is
+	// bound, where all are known.
+	Valid func(cfg Cfg, unknown func(field string) bool) []Problem
 	// Addr is where it is: journaled with each step, compared at a resume.
 	Addr func(cfg Cfg) string
 	// Open connects. A client opened ReadOnly refuses whatever may change something,
@@ -71,7 +73,7 @@ func connectTo[Client any](ctx context.Context, env Env, t Target, a Access) (Cl
 type TargetDefinition struct {
 	Name, Doc, Example string
 	Config             reflect.Type
-	Valid              func(cfg any) []Problem
+	Valid              func(cfg any, unknown func(string) bool) []Problem
 	Addr               func(cfg any) string
 	Open               func(ctx context.Context, cfg any, a Access) (any, error)
 	Close              func(client any) error
@@ -81,11 +83,11 @@ type TargetDefinition struct {
 func (k *TargetKind[Cfg, Client]) Define() *TargetDefinition {
 	return &TargetDefinition{
 		Name: k.Name, Doc: k.Doc, Example: k.Example, Config: reflect.TypeFor[Cfg](),
-		Valid: func(cfg any) []Problem {
+		Valid: func(cfg any, unknown func(string) bool) []Problem {
 			if k.Valid == nil {
 				return nil
 			}
-			return k.Valid(*cfg.(*Cfg))
+			return k.Valid(*cfg.(*Cfg), unknown)
 		},
 		Addr: func(cfg any) string {
 			if k.Addr == nil {

@@ -105,7 +105,7 @@ func replace(path string, text []byte) error {
 	if err != nil {
 		return usage("", "write %s: %w", path, reason(err))
 	}
-	defer _ = os.Remove(f.Name()) // gone already where all went well
+	defer func() { _ = os.Remove(f.Name()) }() // gone already where all went well
 	_, err = f.Write(text)
 	if err == nil {
 		err = f.Chmod(info.Mode().Perm())

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"sync"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -54,7 +55,8 @@ type app struct {
 	output  string
 	noColor bool
 	reader  *lineReader
-	shown   *view // the one that is on the screen; nil: none
+	colors  sync.Map // whether a file takes colours, by *os.File: a run asks for every line
+	shown   *view    // the one that is on the screen; nil: none
 }
 
 // ended carries an exit code out of a command that has said all there is to say.
@@ -282,13 +284,15 @@ func source(path string) []byte {
 
 // color tells whether to write colours: on a terminal that has them, unless told otherwise.
 func (a *app) color(w *os.File) bool {
-	if a.noColor || os.Getenv("TERM") == "dumb" {
+	if a.noColor || w == nil {
 		return false
 	}
-	if v, set := os.LookupEnv("NO_COLOR"); set && v != "" {
-		return false
+	if yes, known := a.colors.Load(w); known {
+		return yes.(bool)
 	}
-	return terminal(w)
+	yes := os.Getenv("TERM") != "dumb" && os.Getenv("NO_COLOR") == "" && terminal(w)
+	a.colors.Store(w, yes)
+	return yes
 }
 
 func terminal(f *os.File) bool { return f != nil && term.IsTerminal(int(f.Fd())) }
@@ -314,9 +318,15 @@ func clean(text string) string {
 	}, text)
 }
 
-// lines writes lines of a report.
+// lines writes lines of a report, in one write.
 func (a *app) lines(w *os.File, lines []runner.Line) {
-	for _, l := range lines {
-		fmt.Fprintln(w, a.paint(w, l.Tone, clean(l.Text)))
+	if len(lines) == 0 {
+		return
 	}
+	var b strings.Builder
+	for _, l := range lines {
+		b.WriteString(a.paint(w, l.Tone, clean(l.Text)))
+		b.WriteByte('\n')
+	}
+	_, _ = w.WriteString(b.String()) // a reader that is gone is no reason to end a run
 }

@@ -75,14 +75,13 @@ as failed). The reason is journaled.`,
 				return err
 			}
 			cfg.Git = frozen.Git
-			plan, _, err := runner.MakePlan(program, inputs, frozen.Selection)
-			if err != nil {
-				return err
+			var plan *runner.Plan // what comes next, on a screen that shows it
+			if a.live(false) {
+				if plan, _, err = runner.MakePlan(program, inputs, frozen.Selection); err != nil {
+					return err
+				}
 			}
 			view := a.view(plan, false)
-			if err := view.replay(r.JournalPath()); err != nil {
-				return &runner.UsageError{Err: err, Hint: "runner runs verify " + r.ID}
-			}
 			view.attach(&cfg)
 			defer view.close()
 			result, err := runner.Resume(ctx, cfg, runner.ResumeRequest{Run: r, Catalog: catalog, Approvals: approvals, Decisions: decisions})

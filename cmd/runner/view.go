@@ -24,13 +24,14 @@ type view struct {
 	order  []string // paths of the plan's steps, for what comes next
 	next   int
 
-	mu     sync.Mutex
-	queue  []journal.Record
-	ticks  map[string]runner.Tick
-	wake   chan struct{}
-	done   chan struct{}
-	closed bool
-	finish sync.WaitGroup
+	mu      sync.Mutex
+	earlier []journal.Record // of earlier processes: taken in, not shown
+	queue   []journal.Record
+	ticks   map[string]runner.Tick
+	wake    chan struct{}
+	done    chan struct{}
+	closed  bool
+	finish  sync.WaitGroup
 
 	screen  sync.Mutex // who writes to the terminal
 	live    bool
@@ -51,7 +52,7 @@ type pace struct {
 func (a *app) view(plan *runner.Plan, dry bool) *view {
 	v := &view{app: a, dry: dry, report: runner.NewReport(), ticks: map[string]runner.Tick{}, wake: make(chan struct{}, 1), done: make(chan struct{}),
 		cadence: map[string]*pace{}, began: map[string]time.Time{}}
-	v.live = !a.json() && !dry && a.color(a.err) && terminal(a.err)
+	v.live = a.live(dry)
 	var walk func(list []*runner.PlanStep)
 	walk = func(list []*runner.PlanStep) {
 		for _, s := range list {
@@ -68,11 +69,20 @@ func (a *app) view(plan *runner.Plan, dry bool) *view {
 	return v
 }
 
+// live tells whether a run is shown on a screen of which the bottom can be drawn anew.
+func (a *app) live(dry bool) bool { return !a.json() && !dry && a.color(a.err) && terminal(a.err) }
+
 // attach puts the view and the prompt between the engine and the person.
 func (v *view) attach(cfg *runner.Config) {
 	cfg.Observe = func(r journal.Record) {
 		v.mu.Lock()
 		v.queue = append(v.queue, r)
+		v.mu.Unlock()
+		v.poke()
+	}
+	cfg.Recall = func(all []journal.Record) {
+		v.mu.Lock()
+		v.earlier = all
 		v.mu.Unlock()
 		v.poke()
 	}
@@ -96,20 +106,6 @@ func (v *view) poke() {
 	}
 }
 
-// replay takes in what earlier processes of the run recorded, without showing it.
-func (v *view) replay(path string) error {
-	h, err := journal.Read(path)
-	if err != nil {
-		return err
-	}
-	for _, r := range h.Records {
-		if err := v.report.Add(r); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 func (v *view) loop() {
 	defer v.finish.Done()
 	var tick <-chan time.Time
@@ -122,6 +118,10 @@ func (v *view) loop() {
 		select {
 		case <-v.wake:
 			v.show()
+			select { // a run of quick steps is shown in pieces, not woken up for each record
+			case <-time.After(showEvery):
+			case <-v.done:
+			}
 		case <-tick:
 			v.repaint()
 		case <-v.done:
@@ -133,6 +133,9 @@ func (v *view) loop() {
 		}
 	}
 }
+
+// showEvery is the least time between two writes to the screen: too short to be noticed.
+const showEvery = 20 * time.Millisecond
 
 // close shows what is queued and leaves the screen clean.
 func (v *view) close() {
@@ -148,16 +151,23 @@ func (v *view) close() {
 
 // show takes the queue and writes its lines.
 func (v *view) show() {
+	v.screen.Lock() // before the queue is taken: what was taken first is written first
+	defer v.screen.Unlock()
 	v.mu.Lock()
-	records := v.queue
-	v.queue = nil
+	earlier, records := v.earlier, v.queue
+	v.earlier, v.queue = nil, nil
 	v.mu.Unlock()
-	if len(records) == 0 {
+	if len(earlier)+len(records) == 0 {
 		return
 	}
-	v.screen.Lock()
-	defer v.screen.Unlock()
 	v.erase()
+	var events []byte
+	var lines []runner.Line
+	for _, r := range earlier {
+		if err := v.report.Add(r); err != nil {
+			fmt.Fprintln(v.app.err, err)
+		}
+	}
 	for _, r := range records {
 		if err := v.report.Add(r); err != nil {
 			fmt.Fprintln(v.app.err, err)
@@ -165,13 +175,23 @@ func (v *view) show() {
 		}
 		v.note(r)
 		if v.app.json() {
-			if v.broken == nil {
-				_, v.broken = v.app.out.Write(append(r.Event(), '\n'))
-			}
+			events = append(append(events, r.Event()...), '\n')
 			continue
 		}
-		v.print(r)
+		if v.dry && r.Type == "run-started" {
+			v.app.lines(v.app.err, v.lines(r))
+			continue
+		}
+		lines = append(lines, v.lines(r)...)
 	}
+	if len(events) > 0 && v.broken == nil {
+		_, v.broken = v.app.out.Write(events)
+	}
+	w := v.app.err
+	if v.dry {
+		w = v.app.out // what a dry run finds is its answer
+	}
+	v.app.lines(w, lines)
 	v.paint()
 }
 
@@ -191,30 +211,27 @@ func (v *view) note(r journal.Record) {
 	}
 }
 
-func (v *view) print(r journal.Record) {
-	w := v.app.err
-	if v.dry && r.Type != "run-started" {
-		w = v.app.out // what a dry run finds is its answer
-	}
+// lines are what a record is for people, if anything.
+func (v *view) lines(r journal.Record) []runner.Line {
 	switch r.Type {
 	case "step-observed":
 		if v.live || !v.due(r) {
-			return
+			return nil
 		}
 	case "step-started":
 		if v.live {
-			return
+			return nil
 		}
 	case "gate-opened":
 		if v.asks {
-			return // the prompt says it, or --approve the answer
+			return nil // the prompt says it, or --approve the answer
 		}
 	case "step-finished":
 		if s := v.report.Find(r.Step); s != nil && s.Group && s.Status != "failed" && s.Status != "skipped" {
-			return // a group: its steps have said it
+			return nil // a group: its steps have said it
 		}
 	}
-	v.app.lines(w, v.report.Describe(r))
+	return v.report.Describe(r)
 }
 
 // due spaces observations of one wait: at once, then after 10 s, 20 s, … 5 min of the run's time.

@@ -26,8 +26,8 @@ func approve() *steps.Kind[approveIn, approveOut] {
 		NothingToUndo: true,
 		Example:       `{id: go, uses: approve, with: {message: "Start moving slots?"}}`,
 		Pitfalls: []string{
-			"An approval is of this step of this plan: an amended runbook asks again.",
-			"While a detached gate waits, guards see nothing.",
+			"An approval is of this step of this run: another run of the same runbook asks again.",
+			"What was looked at before the question may have changed by the time of the answer: look again after it.",
 		},
 		Valid: func(in approveIn, unknown func(string) bool) []steps.Problem {
 			var p []steps.Problem

@@ -22,9 +22,18 @@ import (
 )
 
 // Local gives the machine that the runner is on.
-func Local() Machine { return &local{} }
+func Local() Machine {
+	return &local{null: sync.OnceValue(func() *os.File {
+		f, err := os.Open(os.DevNull)
+		if err != nil {
+			return nil // os/exec tries again, and says it
+		}
+		return f
+	})}
+}
 
 type local struct {
+	null     func() *os.File // the empty input; nil where it cannot be opened
 	mu       sync.Mutex
 	children []*child // started with DetachNone
 }
@@ -85,6 +94,9 @@ func (l *local) Run(ctx context.Context, c Command) (Result, error) {
 
 	var pipes pipes
 	defer pipes.close()
+	if null := l.null(); null != nil {
+		cmd.Stdin = null // one for all commands: os/exec opens one for each
+	}
 	if err := pipes.open(cmd, c.Stdin); err != nil {
 		return Result{}, steps.Errorf("start", "run %s on %s: %w", c.name(), l, err)
 	}
@@ -99,21 +111,24 @@ func (l *local) Run(ctx context.Context, c Command) (Result, error) {
 		killGroup(cmd.Process.Pid, c.grace(ctx))
 	})
 	stdout, stderr := &capture{limit: c.limit()}, &capture{limit: c.limit()}
-	errRead, exited := make(chan struct{}), make(chan struct{})
+	errRead := make(chan struct{})
 	go func() {
 		defer close(errRead)
 		stderr.drain(pipes.err)
 	}()
-	go func() {
-		defer close(exited)
+	wait := sync.OnceFunc(func() {
 		_ = cmd.Wait() // what it says is in ProcessState
 		deadline := time.Now().Add(outputDelay)
 		_ = pipes.out.SetReadDeadline(deadline)
 		_ = pipes.err.SetReadDeadline(deadline)
-	}()
+	})
+	// Most commands close their output by ending, and are waited for then: only one that takes its
+	// time costs a thread that waits beside the reading, for the case that a child of it reads on.
+	beside := time.AfterFunc(waitBeside, wait)
 	stdout.drain(pipes.out)
 	<-errRead
-	<-exited
+	beside.Stop()
+	wait()
 
 	r := Result{Stdout: stdout.output(), Stderr: stderr.output()}
 	r.Code, r.Signal = status(cmd.ProcessState)
@@ -135,10 +150,10 @@ type pipes struct {
 }
 
 func (p *pipes) open(cmd *exec.Cmd, stdin []byte) (err error) {
-	if p.out, p.childOut, err = os.Pipe(); err != nil {
+	if p.out, p.childOut, err = outputPipe(); err != nil {
 		return err
 	}
-	if p.err, p.child, err = os.Pipe(); err != nil {
+	if p.err, p.child, err = outputPipe(); err != nil {
 		return err
 	}
 	cmd.Stdout, cmd.Stderr = p.childOut, p.child

@@ -19,6 +19,8 @@ const (
 	// outputDelay is how long a command that has ended may leave its output open in
 	// the hands of a child it started; then what has come is what there is.
 	outputDelay = time.Second
+	// waitBeside is after how long a command is waited for while its output is still open.
+	waitBeside = 20 * time.Millisecond
 )
 
 // args gives what is executed.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -316,37 +317,53 @@ func (r *remote) result() (Result, error) {
 	return res, nil
 }
 
-// marked takes the first line of stderr out of it, by which the script tells how it began.
+// marked takes the script's own line out of stderr, by which it tells how it began: "!", "!pid N", "!absent", "!dir".
+// What came before it was said by the login (a shell's rc file), and means nothing unless no such line follows.
 type marked struct {
 	to    *capture
 	begun chan struct{} // closed when the line was read
-	line  []byte
+	line  []byte        // the script's, or what there is of a line yet
+	login capture
 	seen  bool
 }
 
+// mark is the script's line; longestMark bounds one that might still become it.
+var mark = regexp.MustCompile(`^!(pid \d+|absent|dir)?$`)
+
+const longestMark = 64
+
 func (w *marked) Write(p []byte) (int, error) {
 	n := len(p)
-	if !w.seen {
-		i := slices.Index(p, '\n')
-		if i < 0 {
-			w.line = append(w.line, p...)
-			return n, nil
+	for !w.seen && len(p) > 0 {
+		i := slices.Index(p, '\n') + 1
+		part := p[:i]
+		if i == 0 {
+			part = p
 		}
-		w.line = append(w.line, p[:i]...)
-		w.seen, p = true, p[i+1:]
-		close(w.begun)
+		w.line = append(w.line, part...)
+		p = p[len(part):]
+		switch line := strings.TrimSuffix(string(w.line), "\n"); {
+		case i > 0 && mark.MatchString(line):
+			w.line, w.seen = []byte(line), true
+			close(w.begun)
+		case i > 0 || len(w.line) > longestMark:
+			w.login.limit = w.to.limit
+			_, _ = w.login.Write(w.line)
+			w.line = nil
+		}
 	}
 	_, _ = w.to.Write(p)
 	return n, nil
 }
 
-// output gives what followed the line, or all where the line is none of the script's.
+// output gives what followed the script's line, or all where there is none.
 func (w *marked) output() Output {
-	out := w.to.output()
-	if len(w.line) > 0 && w.line[0] != '!' {
-		out.Text = string(w.line) + "\n" + out.Text
+	if w.seen {
+		return w.to.output()
 	}
-	return out
+	_, _ = w.login.Write(w.line)
+	w.line = nil
+	return w.login.output()
 }
 
 func (m *sshHost) Run(ctx context.Context, c Command) (Result, error) {
@@ -542,7 +559,7 @@ func (m *sshHost) scriptLimit(ctx context.Context, text string, stdin []byte, li
 		return Result{}, ended(ctx, true, "ask %s", m)
 	}
 	res, err := r.result()
-	if err == nil && (len(r.stderr.line) == 0 || r.stderr.line[0] != '!') {
+	if err == nil && !r.stderr.seen {
 		return res, steps.Errorf("start", "start a shell on %s: %s", m, strings.TrimSpace(res.Stderr.Text)).
 			WithHint("the host needs a POSIX sh and head")
 	}

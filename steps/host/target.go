@@ -49,12 +49,12 @@ func Target() *steps.TargetKind[Config, Machine] {
 	}
 }
 
-func validConfig(c Config) []steps.Problem {
+func validConfig(c Config, unknown func(string) bool) []steps.Problem {
 	var p []steps.Problem
 	switch {
 	case c.Local && c.Addr != "":
 		p = append(p, steps.Problem{Input: "addr", Message: "a local host has no addr", Suggestion: "leave out addr, or local"})
-	case !c.Local && c.Addr == "":
+	case !c.Local && c.Addr == "" && !unknown("local"):
 		p = append(p, steps.Problem{Input: "addr", Message: "a host needs addr, or local: true"})
 	}
 	if c.Local {

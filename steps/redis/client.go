@@ -60,7 +60,7 @@ func Target() *steps.TargetKind[Config, *Client] {
 	}
 }
 
-func validConfig(c Config) []steps.Problem {
+func validConfig(c Config, unknown func(string) bool) []steps.Problem {
 	var p []steps.Problem
 	if _, port, err := net.SplitHostPort(string(c.Addr)); err != nil {
 		p = append(p, steps.Problem{Input: "addr", Message: fmt.Sprintf("%q is not host:port", string(c.Addr))})
@@ -73,7 +73,7 @@ func validConfig(c Config) []steps.Problem {
 	if c.Timeout < 0 {
 		p = append(p, steps.Problem{Input: "timeout", Message: "a time-out is not negative"})
 	}
-	if c.Username != "" && c.Password.Reveal() == "" {
+	if c.Username != "" && c.Password.Reveal() == "" && !unknown("password") {
 		p = append(p, steps.Problem{Input: "username", Message: "a username without a password is never sent"})
 	}
 	if !c.TLS && (c.TLSCA != "" || c.TLSName != "") {
