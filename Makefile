@@ -49,8 +49,8 @@ bench: build ## speed and memory, written to docs/performance.md
 bench-peers: build ## the same 1000 steps with go-task and ansible-core
 	$(GO) run ./internal/bench -runner bin/runner -peers
 
-kill: build ## the long lane: 200 SIGKILLs at random instants, each resumed
-	KILLS=200 $(GO) test -run 'TestKilledAnywhere' -timeout 30m -v ./cmd/runner
+kill: setup ## the long lane: 200 SIGKILLs at random instants, and the hand-over killed at every step, each resumed
+	KILLS=200 $(GO) test -count 1 -run 'Killed' -timeout 30m -v ./internal/acceptance
 
 clean: ## remove what was built
 	rm -rf bin

@@ -110,7 +110,7 @@ func failed(path string, err *steps.Error) *halt { return &halt{path: path, err:
 // broken is the halt for a journal that can no longer be written: nothing goes on.
 func broken(path string, err error) *halt {
 	return &halt{path: path, end: InDoubt, err: &steps.Error{Kind: "journal", Err: err,
-		Hint: "make the state directory writable again, then resume: what had happened is in the journal up to here"}}
+		Hint: "make room, or make the state directory writable again, then resume the run: what had happened is in the journal up to here"}}
 }
 
 // record appends to the journal, masked. In a dry run it is only shown.
@@ -405,8 +405,13 @@ func (x *run) group(ctx context.Context, s *scope, n *Node, path string, gates b
 		var done func()
 		ctx, done = x.limit(ctx, left)
 		defer done()
-		if left == 0 {
-			<-ctx.Done() // nothing may start
+		if left == 0 { // over before this process came: nothing runs, and what was done is called to mind for a rollback
+			<-ctx.Done()
+			if h := x.retraceInside(outer, s, n, path); h != nil {
+				return h
+			}
+			h := failed(path, &steps.Error{Kind: "timeout", Err: fmt.Errorf("%w (%s since its cut-over)", errTimeout, most)})
+			return x.groupFinished(ctx, s, n, path, x.past.attempt(path), map[string]any{}, began, h)
 		}
 	}
 	attempt := x.past.attempt(path)

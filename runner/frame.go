@@ -488,7 +488,7 @@ func (p *pool) closeAll() {
 	defer p.mu.Unlock()
 	for _, c := range p.clients {
 		if c.client != nil && c.close != nil {
-			c.close(c.client) // nothing was lost: every answer was read
+			_ = c.close(c.client) // nothing was lost: every answer was read
 		}
 	}
 	p.clients = nil

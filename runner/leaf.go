@@ -572,9 +572,9 @@ func (x *run) seen(a *act) map[string]any {
 	if m == nil {
 		m = map[string]any{}
 	}
-	for _, f := range outputFields(a.kind.Out) {
+	for _, f := range a.kind.Outputs {
 		if a.hidden(f) {
-			m[f.name] = nil
+			m[f.Name] = nil
 		}
 	}
 	readable(m)
@@ -607,32 +607,16 @@ func readable(v any) any {
 
 // hidden says that nobody has learned an output: what was found by a probe lacks what
 // only the act knows, and what an author's probe or an operator found lacks all.
-func (a *act) hidden(f outputField) bool { return a.out == nil || a.found && f.act }
+func (a *act) hidden(f steps.Output) bool { return a.out == nil || a.found && f.Act }
 
 // lastSeen are the step's own outputs as the last attempt left them; null where it gave none.
 func (a *act) lastSeen() map[string]any {
 	own := map[string]any{}
-	for _, f := range outputFields(a.kind.Out) {
-		own[f.name] = nil
+	for _, f := range a.kind.Outputs {
+		own[f.Name] = nil
 	}
 	maps.Copy(own, a.result)
 	return own
-}
-
-type outputField struct {
-	name string
-	act  bool // known only to the act itself
-}
-
-func outputFields(t reflect.Type) []outputField {
-	var fields []outputField
-	for i := range t.NumField() {
-		name, options, _ := strings.Cut(t.Field(i).Tag.Get("yaml"), ",")
-		if name != "" && name != "-" {
-			fields = append(fields, outputField{name, strings.Contains(options, "act")})
-		}
-	}
-	return fields
 }
 
 // expect checks the postconditions. A comparison with what only the act itself could
@@ -655,9 +639,9 @@ func (a *act) lost(c *Condition) string {
 	if !a.found || a.kind.Engine == steps.EngineSet {
 		return ""
 	}
-	for _, f := range outputFields(a.kind.Out) {
-		if a.hidden(f) && slices.ContainsFunc(c.Expr.Refs, func(r expression.Ref) bool { return r.Path[0] == f.name }) {
-			return f.name
+	for _, f := range a.kind.Outputs {
+		if a.hidden(f) && slices.ContainsFunc(c.Expr.Refs, func(r expression.Ref) bool { return r.Path[0] == f.Name }) {
+			return f.Name
 		}
 	}
 	return ""
@@ -877,7 +861,7 @@ func (a *act) Target(name string) (steps.Target, error) {
 func (a *act) bound(name string) (*boundTarget, error) {
 	if name == "" || a.target != nil && name == a.target.Name {
 		if a.target == nil {
-			return nil, fmt.Errorf("step %s: %w", a.path, steps.ErrNoTarget)
+			return nil, steps.ErrNoTarget
 		}
 		return a.target, nil
 	}
@@ -889,7 +873,7 @@ func (a *act) bound(name string) (*boundTarget, error) {
 
 // Connect gives the client of a target.
 func (a *act) Connect(ctx context.Context, t steps.Target, access steps.Access) (any, error) {
-	if a.x.dry != nil && access == steps.ReadWrite {
+	if a.x.dry != nil && access == steps.ReadWrite && a.effect != steps.Read { // what is a read by its author's word needs a session
 		return nil, steps.Errorf(dryRefusal, "a dry run opens nothing that could write")
 	}
 	b, err := a.bound(t.Name)

@@ -425,11 +425,8 @@ func (r *Report) Describe(rec journal.Record) []Line {
 		if rec.Decode(&b) != nil {
 			return nil
 		}
-		lines := one(Caution, "%s: asks: %s", rec.Step, strings.TrimSpace(b.Message))
-		for _, show := range b.Show {
-			lines = append(lines, Line{Plain, "  " + show})
-		}
-		return append(lines, sending(b.Sends)...)
+		g := ReportGate{Show: b.Show, Sends: b.Sends}
+		return append(one(Caution, "%s: asks: %s", rec.Step, strings.TrimSpace(b.Message)), g.Lines()...)
 	case recGateDecided:
 		var b GateDecided
 		if rec.Decode(&b) != nil {
@@ -542,12 +539,16 @@ func (r *Report) finished(s *ReportStep) []Line {
 // mostSends is how many lines of what a gate is about to let through are shown.
 const mostSends = 20
 
-// sending shows what will be sent once a gate is approved.
-func sending(commands []string) []Line {
+// Lines are what whoever answers must know beside the question: the values shown, and
+// what will be sent.
+func (g *ReportGate) Lines() []Line {
 	var lines []Line
-	for i, c := range commands {
+	for _, show := range g.Show {
+		lines = append(lines, Line{Plain, "  " + show})
+	}
+	for i, c := range g.Sends {
 		if i == mostSends {
-			return append(lines, Line{Plain, fmt.Sprintf("  and %d more", len(commands)-i)})
+			return append(lines, Line{Plain, fmt.Sprintf("  and %d more", len(g.Sends)-i)})
 		}
 		lines = append(lines, Line{Plain, "  will send: " + c})
 	}

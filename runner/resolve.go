@@ -359,10 +359,12 @@ func (r *resolver) call(uses schema.Leaf[string]) *Unit {
 	key := filepath.Clean(path)
 	if i := slices.Index(r.loading, key); i >= 0 {
 		chain := append(slices.Clone(r.loading[i:]), key)
+		circle := slices.Sorted(slices.Values(r.loading[i:]))
 		for i := range chain {
 			chain[i] = filepath.ToSlash(relative(r.loading[0], chain[i]))
 		}
 		r.wrong(uses.Span, "cycle", "", "runbooks use each other in a circle: %s", strings.Join(chain, " → "))
+		r.findings[len(r.findings)-1].Cause = "cycle " + strings.Join(circle, "\n")
 		return nil
 	}
 	if u, ok := r.units[key]; ok {

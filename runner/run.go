@@ -81,7 +81,7 @@ func Execute(ctx context.Context, cfg Config, req Request) (*Result, error) {
 		return nil, &UsageError{Err: err}
 	}
 	if err := x.durable(ctx, recRunStarted, "", body); err != nil {
-		x.journal.Close()
+		_ = x.journal.Close()
 		return nil, &UsageError{Err: err}
 	}
 	return x.walk(ctx, fr), nil
@@ -139,7 +139,7 @@ func Resume(ctx context.Context, cfg Config, req ResumeRequest) (*Result, error)
 	started := false
 	defer func() {
 		if !started {
-			j.Close()
+			_ = j.Close()
 		}
 	}()
 	if cfg.Recall != nil {
@@ -389,7 +389,7 @@ func (x *run) steps(ctx context.Context, s *scope) *halt {
 
 // dead is the result of a run whose journal can no longer be written.
 func (x *run) dead(r *Result, err error) *Result {
-	x.journal.Close() // its error is err
+	_ = x.journal.Close() // its error is err
 	h := broken(r.Step, err)
 	return &Result{Run: x.id, Status: h.end, Step: r.Step, Err: h.err, Hint: h.err.Hint}
 }

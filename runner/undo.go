@@ -236,9 +236,9 @@ func (x *run) output(a *act) any {
 	}
 	out := reflect.New(a.kind.Out).Interface()
 	values := map[string]any{}
-	for _, f := range outputFields(a.kind.Out) {
-		if v := seen[f.name]; v != nil {
-			values[f.name] = v
+	for _, f := range a.kind.Outputs {
+		if v := seen[f.Name]; v != nil {
+			values[f.Name] = v
 		}
 	}
 	if err := schema.Bind(values, out); err != nil {

@@ -182,6 +182,10 @@ type Finding struct {
 	Rule       string   `json:"rule"`
 	Message    string   `json:"message"`
 	Suggestion string   `json:"suggestion,omitempty"`
+
+	// Cause names the mistake where it is found at several places, in another for each file
+	// that one begins with; empty: the place tells.
+	Cause string `json:"-"`
 }
 
 // Severity of a finding.

@@ -12,6 +12,8 @@ import (
 	"context"
 	"fmt"
 	"reflect"
+	"slices"
+	"strings"
 )
 
 // Effect says what a step does to the world.
@@ -178,15 +180,16 @@ func or(s, fallback string) string {
 // Definition is a kind with its types erased: the form in which the engine holds it.
 // Inputs are passed as a pointer to the In struct, outputs come back as the Out struct.
 type Definition struct {
-	Name, Doc, Example, NoUndo                          string
-	Pitfalls                                            []string
-	Effect                                              Effect
-	On                                                  []string
-	TargetOptional, Idempotent, AuthorKnows             bool
+	Name, Doc, Example, NoUndo                                   string
+	Pitfalls                                                     []string
+	Effect                                                       Effect
+	On                                                           []string
+	TargetOptional, Idempotent, AuthorKnows                      bool
 	NothingToUndo, HasRead, HasCheck, HasProbe, HasUndo, HasPlan bool
-	Engine                                              Engine
-	Retry                                               *Retry
-	In, Out                                             reflect.Type
+	Engine                                                       Engine
+	Retry                                                        *Retry
+	In, Out                                                      reflect.Type
+	Outputs                                                      []Output // the named fields of Out
 
 	EffectOf func(in any) Effect
 	Valid    func(in any, unknown func(string) bool) []Problem
@@ -199,6 +202,23 @@ type Definition struct {
 	UndoPlan func(in any) string
 }
 
+// Output is a field of a kind's output.
+type Output struct {
+	Name string
+	Act  bool // known only to the act itself
+}
+
+func outputsOf(out reflect.Type) []Output {
+	var all []Output
+	for i := range out.NumField() {
+		name, options, _ := strings.Cut(out.Field(i).Tag.Get("yaml"), ",")
+		if name != "" && name != "-" {
+			all = append(all, Output{name, slices.Contains(strings.Split(options, ","), "act")})
+		}
+	}
+	return all
+}
+
 // Define erases the kind's types. It panics where the kind breaks the contract of its
 // effect, which a test over the catalog turns into a failure at build time.
 func (k *Kind[In, Out]) Define() *Definition {
@@ -207,7 +227,7 @@ func (k *Kind[In, Out]) Define() *Definition {
 		On: k.On, TargetOptional: k.TargetOptional, Idempotent: k.Idempotent, AuthorKnows: k.AuthorKnows,
 		NothingToUndo: k.NothingToUndo, Engine: k.Engine, Retry: k.Retry,
 		HasRead: k.Read != nil, HasCheck: k.Check != nil, HasProbe: k.Probe != nil, HasUndo: k.Undo != nil, HasPlan: k.Plan != nil,
-		In: reflect.TypeFor[In](), Out: reflect.TypeFor[Out](),
+		In: reflect.TypeFor[In](), Out: reflect.TypeFor[Out](), Outputs: outputsOf(reflect.TypeFor[Out]()),
 	}
 	if err := k.contract(); err != nil {
 		panic(fmt.Sprintf("steps: kind %s: %v", k.Name, err))

@@ -52,6 +52,9 @@ typed. --yes answers what a destructive kind asks by itself, never a written con
 			if err != nil {
 				return err
 			}
+			if later := l.program.NotYet(); len(later) > 0 && !dry {
+				return notYet(later)
+			}
 			approvals, err := a.approvals(l.program, approve, yes)
 			if err != nil {
 				return err
@@ -62,9 +65,6 @@ typed. --yes answers what a destructive kind asks by itself, never a written con
 			}
 			if schema.Failed(findings) {
 				return &runner.UsageError{Findings: findings}
-			}
-			if later := l.program.NotYet(); len(later) > 0 && !dry {
-				return &runner.UsageError{Findings: later, Err: errors.New("the runbook uses what this version does not carry out yet")}
 			}
 			a.findings(a.err, l.findings)
 			cfg, err := a.config(ctx, folderOf(paths[0]))
@@ -91,8 +91,19 @@ typed. --yes answers what a destructive kind asks by itself, never a written con
 	return cmd
 }
 
+// notYet refuses a runbook for what this version knows and does not carry out: what is a
+// warning to lint is an error here.
+func notYet(findings []schema.Finding) error {
+	refused := slices.Clone(findings)
+	for i := range refused {
+		refused[i].Severity = schema.Error
+	}
+	return &runner.UsageError{Findings: refused, Err: errors.New("the runbook uses what this version does not carry out yet"),
+		Hint: "it can be linted, planned and run with --dry-run"}
+}
+
 func gateFlags(cmd *cobra.Command, approve *[]string, yes *bool) {
-	cmd.Flags().StringSliceVar(approve, "approve", nil, "approve the gate of this step, or all")
+	cmd.Flags().StringArrayVar(approve, "approve", nil, "approve the gate of this step, or all; may be given often")
 	cmd.Flags().BoolVar(yes, "yes", false, "answer yes to what destructive kinds ask by themselves")
 	_ = cmd.RegisterFlagCompletionFunc("approve", completeSteps) // fails for an unknown flag alone
 }
@@ -100,11 +111,12 @@ func gateFlags(cmd *cobra.Command, approve *[]string, yes *bool) {
 // approvals checks what --approve names: a step with a gate that may be answered ahead.
 func (a *app) approvals(p *runner.Program, names []string, yes bool) (runner.Approvals, error) {
 	gates := p.Gates()
+	names = separate(names)
 	for _, name := range names {
 		if name == "all" {
 			for _, id := range sorted(gates) {
 				if why := gates[id].Refuses(); why != "" {
-					return runner.Approvals{}, usage("it asks on the terminal when it is reached", "--approve all: the gate of %s %s", id, why)
+					return runner.Approvals{}, usage("name the others: "+aheadOf(gates), "--approve all: the gate of %s %s", id, why)
 				}
 			}
 			continue
@@ -122,10 +134,48 @@ func (a *app) approvals(p *runner.Program, names []string, yes bool) (runner.App
 			return runner.Approvals{}, usage(hint, "--approve %s: no such gate", name)
 		}
 		if why := g.Refuses(); why != "" {
-			return runner.Approvals{}, usage("it asks on the terminal when it is reached", "--approve %s: the gate %s", name, why)
+			hint := "without the flag it asks on the terminal when it is reached"
+			if g.Gate.Approvals > 1 {
+				hint = "each of them answers for themselves; no flag does it for them"
+			}
+			return runner.Approvals{}, usage(hint, "--approve %s: the gate %s", name, why)
 		}
 	}
 	return runner.Approvals{Steps: names, Yes: yes}, nil
+}
+
+// separate splits a,b where the comma is not part of a path, such as move[item=a,b].
+func separate(names []string) []string {
+	var all []string
+	for _, text := range names {
+		depth, from := 0, 0
+		for i, r := range text {
+			switch {
+			case r == '[':
+				depth++
+			case r == ']':
+				depth--
+			case r == ',' && depth == 0:
+				all, from = append(all, text[from:i]), i+1
+			}
+		}
+		all = append(all, text[from:])
+	}
+	return all
+}
+
+// aheadOf names the gates that a flag can answer, as flags.
+func aheadOf(gates map[string]runner.GateOf) string {
+	var words []string
+	for _, id := range sorted(gates) {
+		if gates[id].Refuses() == "" {
+			words = append(words, "--approve "+id)
+		}
+	}
+	if len(words) == 0 {
+		return "no gate of this runbook can be answered ahead"
+	}
+	return strings.Join(words, " ")
 }
 
 func sorted[V any](m map[string]V) []string {
@@ -145,10 +195,16 @@ func (a *app) conclude(view *view, world *world, result *runner.Result, err erro
 		return err
 	}
 	view.end(result)
-	if ledger := world.stop(); ledger != "" {
-		fmt.Fprintln(a.err, ledger)
+	seen := world.stop()
+	if seen.words != "" {
+		fmt.Fprintln(a.err, seen.words)
 	}
-	if code := result.Status.ExitCode(); code != exitDone {
+	a.lines(a.err, seen.broken)
+	code := result.Status.ExitCode()
+	if len(seen.broken) > 0 && (result.Status == runner.Succeeded || result.Status == runner.Paused) {
+		code = exitFailed // it went well for the runner, not for the clients
+	}
+	if code != exitDone {
 		return &ended{code}
 	}
 	return nil

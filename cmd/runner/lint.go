@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -43,8 +44,13 @@ contacted. Errors give exit code 2; warnings alone give 0.`,
 				return err
 			}
 			catalog := a.catalog()
+			told := map[string]bool{} // causes, of an earlier runbook
 			for _, path := range paths {
 				_, found := runner.Load(path, runner.LoadOptions{Catalog: catalog, Inventory: inv})
+				found = slices.DeleteFunc(found, func(f schema.Finding) bool { return told[f.Cause] })
+				for _, f := range found {
+					told[f.Cause] = f.Cause != ""
+				}
 				findings = append(findings, found...)
 			}
 			findings = schema.Sort(findings)

@@ -9,6 +9,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"regexp"
+	"runtime/debug"
 	"strings"
 	"sync"
 
@@ -32,7 +34,20 @@ const (
 	exitInterrupted = 130
 )
 
-func main() { os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
+// defaultState is the state directory where none is given.
+const defaultState = ".runner"
+
+func main() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(memoryPercent)
+	}
+	os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+}
+
+// memoryPercent is how much garbage there may be for what is in use. What a run keeps for its way
+// back grows with its length, and beside the disk and the targets the collector costs little: so
+// memory is worth more here than the usual 100 makes of it.
+const memoryPercent = 75
 
 // run is main with its surroundings passed in.
 func run(args []string, in *os.File, out, errOut *os.File) int {
@@ -40,6 +55,9 @@ func run(args []string, in *os.File, out, errOut *os.File) int {
 	root := a.root()
 	root.SetArgs(args)
 	err := root.Execute()
+	if err == nil {
+		err = a.misled
+	}
 	if err == nil {
 		return exitDone
 	}
@@ -57,6 +75,7 @@ type app struct {
 	reader  *lineReader
 	colors  sync.Map // whether a file takes colours, by *os.File: a run asks for every line
 	shown   *view    // the one that is on the screen; nil: none
+	misled  error    // of a --help about a command that is not there
 }
 
 // ended carries an exit code out of a command that has said all there is to say.
@@ -91,11 +110,11 @@ func (a *app) fail(err error) int {
 		code = exitInterrupted
 	} else if _, ok := errors.AsType[*journal.WriteError](err); ok {
 		code = exitDoubt
-		hint = "make the state directory writable, then resume the run"
+		hint = "make room, or make the state directory writable again, then resume the run"
 	}
 	fmt.Fprintf(a.err, "%s %s\n", a.paint(a.err, runner.Bad, "error:"), clean(err.Error()))
 	if hint != "" {
-		fmt.Fprintf(a.err, "%s %s\n", a.paint(a.err, runner.Faint, "help:"), hint)
+		fmt.Fprintf(a.err, "%s %s\n", a.paint(a.err, runner.Faint, "help:"), a.placed(clean(hint)))
 	}
 	return code
 }
@@ -140,7 +159,7 @@ NO_COLOR and TERM=dumb turn colours off.`,
 	root.DisableSuggestions = true // ours name one, the nearest
 	root.SetFlagErrorFunc(flagError)
 	f := root.PersistentFlags()
-	f.StringVar(&a.state, "state", ".runner", "state directory: journals and locks of runs")
+	f.StringVar(&a.state, "state", defaultState, "state directory: journals and locks of runs")
 	f.StringVar(&a.as, "as", "", "operator's name, for the record (RUNNER_OPERATOR, SUDO_USER, login name)")
 	f.StringVar(&a.output, "output", "text", "form of the answer: text or json")
 	f.BoolVar(&a.noColor, "no-color", false, "no colours")
@@ -149,6 +168,14 @@ NO_COLOR and TERM=dumb turn colours off.`,
 		a.schemaCommand(), a.fmtCommand(), a.newCommand(), a.versionCommand(), a.completionCommand(),
 	)
 	root.SetHelpCommand(a.helpCommand(root))
+	help := root.HelpFunc()
+	root.SetHelpFunc(func(cmd *cobra.Command, args []string) {
+		if given := cmd.Flags().Args(); cmd.HasSubCommands() && len(given) > 0 { // runner runs report --help
+			a.misled = unknownCommand(cmd, given[0])
+			return
+		}
+		help(cmd, args)
+	})
 	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"text", "json"}, cobra.ShellCompDirectiveNoFileComp)) // fails for an unknown flag alone
 	_ = root.MarkPersistentFlagDirname("state")
 	return root
@@ -318,6 +345,28 @@ func clean(text string) string {
 	}, text)
 }
 
+// command is a command of the runner about a run, as hints have it.
+var command = regexp.MustCompile(`\brunner (?:resume|runs [a-z]+)(?: \d{8}-\d{6}-[0-9a-z]+)?`)
+
+// placed puts the state directory into the commands of a hint, where it is not the usual
+// one, so that they work as they stand.
+func (a *app) placed(hint string) string {
+	if a.state == defaultState {
+		return hint
+	}
+	return command.ReplaceAllString(hint, "${0} --state "+strings.ReplaceAll(shellWord(a.state), "$", "$$"))
+}
+
+// shellWord is a word as a shell takes it.
+func shellWord(word string) string {
+	if plainWord.MatchString(word) {
+		return word
+	}
+	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
+}
+
+var plainWord = regexp.MustCompile(`^[\w@%+=:,./-]+$`)
+
 // lines writes lines of a report, in one write.
 func (a *app) lines(w *os.File, lines []runner.Line) {
 	if len(lines) == 0 {
@@ -325,7 +374,11 @@ func (a *app) lines(w *os.File, lines []runner.Line) {
 	}
 	var b strings.Builder
 	for _, l := range lines {
-		b.WriteString(a.paint(w, l.Tone, clean(l.Text)))
+		text := clean(l.Text)
+		if hint := strings.TrimLeft(text, " "); strings.HasPrefix(hint, "help: ") || strings.HasPrefix(hint, "to go on: ") {
+			text = a.placed(text)
+		}
+		b.WriteString(a.paint(w, l.Tone, text))
 		b.WriteByte('\n')
 	}
 	_, _ = w.WriteString(b.String()) // a reader that is gone is no reason to end a run

@@ -61,11 +61,23 @@ With --from it is a copy of a migration that ships, with the world it is rehears
 				}
 			}
 			path += ".yaml"
-			if a.json() {
-				return a.answer(map[string]string{"path": path})
+			written := []string{path}
+			for _, file := range slices.Sorted(maps.Keys(files)) {
+				if file != path {
+					written = append(written, file)
+				}
 			}
-			fmt.Fprintln(a.out, path)
-			fmt.Fprintf(a.err, "next: runner lint %s; runner plan %s\n", path, path)
+			if a.json() {
+				return a.answer(map[string]any{"path": path, "files": written})
+			}
+			for _, file := range written {
+				fmt.Fprintln(a.out, file)
+			}
+			next := fmt.Sprintf("next: runner lint %[1]s; runner plan %[1]s", shellWord(path))
+			if len(written) > 1 {
+				next += "; runner exec --sandbox " + shellWord(path)
+			}
+			fmt.Fprintln(a.err, next)
 			return nil
 		},
 	}

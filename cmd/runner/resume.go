@@ -39,8 +39,7 @@ as failed). The reason is journaled.`,
 			if err != nil {
 				return err
 			}
-			store := a.store()
-			r, err := store.Find(refs[0])
+			r, err := a.find(refs[0])
 			if err != nil {
 				return err
 			}
@@ -61,7 +60,7 @@ as failed). The reason is journaled.`,
 				return a.explain(r, frozen, program, decisions)
 			}
 			if frozen.Sandbox != "" {
-				return usage("runner exec --sandbox starts a new one", "run %s was in a sandbox: its world ended with its process, and it is not resumed for real", r.ID)
+				return usage("start another: runner exec --sandbox="+shellWord(frozen.Sandbox)+" "+shellWord(program.Root.Book.Path), "run %s was in a sandbox: its world ended with its process, and it is not resumed for real", r.ID)
 			}
 			approvals, err := a.approvals(program, approve, yes)
 			if err != nil {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
@@ -58,19 +59,56 @@ func (a *app) runsList() *cobra.Command {
 			if a.json() {
 				return a.answer(list)
 			}
-			for _, l := range list {
-				if l.Problem != "" && l.Name == "" {
-					fmt.Fprintf(a.out, "%-26s %s\n", clean(l.Run), a.paint(a.out, runner.Caution, clean(l.Problem)))
-					continue
-				}
-				at := ""
-				if l.Step != "" {
-					at = " at " + l.Step
-				}
-				fmt.Fprintf(a.out, "%-26s %-12s %s  %s, by %s%s\n", l.Run, a.paint(a.out, toneOf(l.Status), l.Status), l.Started.Local().Format(time.DateTime), clean(l.Name), clean(l.Operator), clean(at))
-			}
+			a.list(list)
 			return nil
 		},
+	}
+}
+
+// list writes runs as a table: a header, then a line each, columns two spaces apart or more,
+// only the last with spaces in it. - is nothing.
+func (a *app) list(runs []listed) {
+	if len(runs) == 0 {
+		return
+	}
+	rows := [][]string{{"RUN", "STATUS", "STARTED", "RUNBOOK", "STEP", "OPERATOR"}}
+	for _, l := range runs {
+		row := []string{l.Run, l.Status, "-", "-", "-", "-"}
+		if l.Started != nil {
+			row[2], row[3], row[5] = l.Started.Local().Format(time.RFC3339), l.Name, l.Operator
+		}
+		if l.Step != "" {
+			row[4] = l.Step
+		}
+		if l.Problem != "" && l.Name == "" {
+			row[5] = l.Problem
+		}
+		for i := range row {
+			row[i] = clean(row[i])
+		}
+		rows = append(rows, row)
+	}
+	width := make([]int, len(rows[0]))
+	for _, row := range rows {
+		for i, text := range row {
+			width[i] = max(width[i], utf8.RuneCountInString(text))
+		}
+	}
+	for n, row := range rows {
+		for i, text := range row {
+			tone, pad := runner.Plain, ""
+			switch {
+			case n == 0:
+				tone = runner.Faint
+			case i == 1:
+				tone = toneOf(text)
+			}
+			if i < len(row)-1 {
+				pad = strings.Repeat(" ", width[i]-utf8.RuneCountInString(text)+2)
+			}
+			fmt.Fprint(a.out, a.paint(a.out, tone, text), pad)
+		}
+		fmt.Fprintln(a.out)
 	}
 }
 
@@ -231,6 +269,9 @@ func (a *app) show(r *runner.Report, live bool) {
 			word = map[bool]string{true: "approved", false: "refused"}[g.Approved] + " by " + g.By + " (" + g.How + ")"
 		}
 		a.lines(a.out, []runner.Line{{Text: "gate " + g.Step + ": " + word}})
+		if !g.Decided {
+			a.lines(a.out, g.Lines())
+		}
 	}
 	a.lines(a.out, r.Summary(live))
 	for _, name := range sorted(r.Outputs) {
@@ -259,10 +300,15 @@ func stepTone(status string) runner.Tone {
 	return runner.Caution
 }
 
+// logTime is when an event was, as `runs log` says it: the local time, and where that is.
+const logTime = "2006-01-02 15:04:05.000 -0700"
+
 func (a *app) runsLog() *cobra.Command {
 	return &cobra.Command{
 		Use:   "log RUN",
-		Short: "Print a run's journal, a record a line",
+		Short: "Print a run's journal, an event a line",
+		Long: `log tells all that the journal holds, in order: one event a line, with its time, and below it,
+indented, what belongs to it. --output json prints the records themselves.`,
 		Example: `  runner runs log last
   runner runs log last --output json | jq -c 'select(.step == "follow")'`,
 		Args:              args(1, 1, "one run"),
@@ -277,7 +323,7 @@ func (a *app) runsLog() *cobra.Command {
 				return a.damaged(r, err)
 			}
 			report := runner.NewReport()
-			for _, rec := range h.Records {
+			for i, rec := range h.Records {
 				if a.json() {
 					if _, err := a.out.Write(append(rec.Event(), '\n')); err != nil {
 						return err
@@ -287,29 +333,12 @@ func (a *app) runsLog() *cobra.Command {
 				if err := report.Add(rec); err != nil {
 					return err
 				}
-				at := rec.Time.Local().Format("15:04:05.000")
-				lines := report.Describe(rec)
-				if len(lines) == 0 {
-					what := rec.Type
-					if rec.Step != "" {
-						what = rec.Step + ": " + rec.Type
+				for n, l := range report.Narrate(rec, i == len(h.Records)-1) {
+					at := rec.Time.Local().Format(logTime)
+					if n > 0 { // more about it, below it
+						at = strings.Repeat(" ", len(at))
 					}
-					lines = []runner.Line{{Tone: runner.Faint, Text: what}}
-				}
-				for _, l := range lines {
-					fmt.Fprintf(a.out, "%s  %s\n", at, a.paint(a.out, l.Tone, clean(l.Text)))
-				}
-				if rec.Type == "step-started" {
-					if s := report.Find(rec.Step); s != nil {
-						for _, c := range s.Commands {
-							fmt.Fprintf(a.out, "%s    sends: %s\n", at, clean(c))
-						}
-					}
-				}
-				if rec.Type == "run-finished" {
-					for _, l := range report.Summary(false) {
-						fmt.Fprintf(a.out, "%s  %s\n", at, a.paint(a.out, l.Tone, clean(l.Text)))
-					}
+					a.lines(a.out, []runner.Line{{Tone: l.Tone, Text: at + "  " + l.Text}})
 				}
 			}
 			if h.Torn != nil && !a.json() {

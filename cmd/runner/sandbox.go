@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -70,7 +71,37 @@ func (a *app) sandbox(cmd *cobra.Command, f *sandboxFlags, book string) (*world,
 	if findings := schema.Decode(w.file, text, &w.spec); schema.Failed(findings) {
 		return nil, &runner.UsageError{Findings: findings}
 	}
+	if findings := w.invariants(text); len(findings) > 0 {
+		return nil, &runner.UsageError{Findings: findings}
+	}
 	return w, nil
+}
+
+// invariants finds what the world file asks for and cannot have.
+func (w *world) invariants(text []byte) []schema.Finding {
+	var f struct {
+		Invariants []schema.Leaf[string]    `yaml:"invariants"`
+		Rest       schema.Map[schema.Value] `yaml:",rest"`
+	}
+	var findings []schema.Finding
+	wrong := func(at schema.Span, rule, suggestion, format string, args ...any) {
+		findings = append(findings, schema.Finding{Path: w.file, Line: at.Start.Line, Column: at.Start.Column, EndLine: at.End.Line, EndColumn: at.End.Column,
+			Severity: schema.Error, Rule: rule, Message: fmt.Sprintf(format, args...), Suggestion: suggestion})
+	}
+	_ = schema.Decode(w.file, text, &f) // its findings are known
+	checked, later := simulate.Invariants(), simulate.LaterInvariants()
+	for _, name := range f.Invariants {
+		switch {
+		case slices.Contains(later, name.Value):
+			wrong(name.Span, "not-yet", "", "this version cannot check %s: it simulates nothing that has slots; it checks %s", name.Value, strings.Join(checked, ", "))
+		case !slices.Contains(checked, name.Value):
+			near, _ := schema.Nearest(name.Value, append(slices.Clone(checked), later...))
+			wrong(name.Span, "unknown-invariant", near, "there is no invariant %s; there are %s", name.Value, strings.Join(append(slices.Clone(checked), later...), ", "))
+		case w.spec.Traffic == nil:
+			wrong(name.Span, "no-traffic", "traffic: {through: NAME}", "%s is about the clients of the world, and it has none", name.Value)
+		}
+	}
+	return findings
 }
 
 // up starts the systems; declared are the addresses of the runbook's targets.
@@ -194,17 +225,23 @@ func (w *world) connect(_ context.Context, t steps.Target, access steps.Access) 
 	return nil, false, steps.Errorf("sandbox", "target %s: a sandbox has no targets of kind %s", t.Name, t.Kind)
 }
 
+// verdict is what a world's clients saw, and which of its invariants that breaks.
+type verdict struct {
+	words  string
+	broken []runner.Line
+}
+
 // stop ends the world, and tells what its clients saw.
-func (w *world) stop() string {
+func (w *world) stop() verdict {
 	if w == nil || w.world == nil {
-		return ""
+		return verdict{}
 	}
 	defer func() {
 		w.world.Close()
 		w.world = nil
 	}()
 	if w.traffic == nil {
-		return ""
+		return verdict{}
 	}
 	w.traffic.Stop()
 	ctx, cancel := context.WithTimeoutCause(context.Background(), 30*time.Second, errors.New("the check took longer than 30 s"))
@@ -212,15 +249,18 @@ func (w *world) stop() string {
 	r, err := w.world.CheckTraffic(ctx, w.traffic)
 	if err != nil {
 		s := w.traffic.Ledger().Stats()
-		return fmt.Sprintf("sandbox: %d writes acknowledged, longest pause %v; what became of them cannot be told: %v", s.Acknowledged, s.MaxWait.Round(time.Millisecond), err)
-	}
-	words := fmt.Sprintf("sandbox: %d writes acknowledged, %d lost, %d stale reads, longest pause %v", r.Acknowledged, len(r.Lost), len(r.Stale), r.MaxWait.Round(time.Millisecond))
-	for i, f := range r.Lost {
-		if i == 5 {
-			words += fmt.Sprintf("\n  and %d more", len(r.Lost)-i)
-			break
+		v := verdict{words: fmt.Sprintf("sandbox: %d writes acknowledged, longest pause %v", s.Acknowledged, s.MaxWait.Round(time.Millisecond))}
+		for _, name := range w.spec.Wanted() {
+			v.broken = append(v.broken, runner.Line{Tone: runner.Bad, Text: fmt.Sprintf("sandbox: invariant %s cannot be checked: what clients wrote cannot be read: %v", name, err)})
 		}
-		words += fmt.Sprintf("\n  lost: %s (%s): wanted %s, got %s", f.Key, f.Kind, f.Want, f.Got)
+		return v
 	}
-	return words
+	v := verdict{words: fmt.Sprintf("sandbox: %d writes acknowledged, %d lost, %d stale reads, longest pause %v", r.Acknowledged, len(r.Lost), len(r.Stale), r.MaxWait.Round(time.Millisecond))}
+	broken := r.Broken()
+	for _, name := range w.spec.Wanted() {
+		if what, ok := broken[name]; ok {
+			v.broken = append(v.broken, runner.Line{Tone: runner.Bad, Text: "sandbox: invariant " + name + " is broken: " + what})
+		}
+	}
+	return v
 }

@@ -214,6 +214,10 @@ func (v *view) note(r journal.Record) {
 // lines are what a record is for people, if anything.
 func (v *view) lines(r journal.Record) []runner.Line {
 	switch r.Type {
+	case "run-started", "run-resumed":
+		if !v.dry { // before all else: who is to resume it after whatever end must know it
+			fmt.Fprintln(v.app.out, v.report.Run)
+		}
 	case "step-observed":
 		if v.live || !v.due(r) {
 			return nil
@@ -386,8 +390,5 @@ func (v *view) end(result *runner.Result) {
 	v.app.lines(w, summary)
 	for _, name := range sorted(v.report.Outputs) {
 		fmt.Fprintf(v.app.out, "%s = %s\n", name, clean(runner.ShowValue(v.report.Outputs[name])))
-	}
-	if !v.dry && result.Status == runner.Succeeded && len(v.report.Outputs) == 0 {
-		fmt.Fprintln(v.app.out, result.Run)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"io/fs"
 	"net"
@@ -29,6 +30,11 @@ var binary string
 func TestMain(m *testing.M) { os.Exit(build(m)) }
 
 func build(m *testing.M) int {
+	flag.Parse()
+	// Most of the time these tests wait for other processes: more of them at a time than there are processors.
+	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue {
+		_ = f.Value.Set("6") // fails for what is no number alone
+	}
 	if binary = os.Getenv("ACCEPTANCE_BINARY"); binary != "" {
 		return m.Run()
 	}

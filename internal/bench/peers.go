@@ -19,7 +19,7 @@ const goTask = "github.com/go-task/task/v3/cmd/task@v3.52.0"
 type peer struct {
 	name   string
 	rounds int
-	book   func(work string) (string, error)
+	book   func(dir string) (string, error) // dir is for what it writes
 	argv   func(book string) []string
 }
 
@@ -29,29 +29,29 @@ func (b *bench) comparePeers() error {
 	task, taskErr := b.buildTask()
 	ansible, ansibleErr := exec.LookPath("ansible-playbook")
 	for _, work := range []string{"write a small file", "run /bin/true"} {
-		dir := filepath.Join(b.dir, "work")
-		list := []peer{{name: "runner", rounds: b.rounds, argv: b.exec, book: func(work string) (string, error) {
+		list := []peer{{name: "runner", rounds: b.rounds, argv: b.exec, book: func(dir string) (string, error) {
 			if work == "run /bin/true" {
 				return b.execBook(steps, "write")
 			}
 			return b.fileBook(steps, dir)
 		}}}
 		if taskErr == nil {
-			list = append(list, peer{name: "go-task", rounds: b.rounds, book: func(work string) (string, error) { return b.taskfile(work, dir) },
+			list = append(list, peer{name: "go-task", rounds: b.rounds, book: func(dir string) (string, error) { return b.taskfile(work, dir) },
 				argv: func(book string) []string { return []string{task, "--taskfile", book, "--silent"} }})
 		}
 		if ansibleErr == nil {
-			list = append(list, peer{name: "ansible-core", rounds: b.long, book: func(work string) (string, error) { return b.playbook(work, dir) },
+			list = append(list, peer{name: "ansible-core", rounds: b.long, book: func(dir string) (string, error) { return b.playbook(work, dir) },
 				argv: func(book string) []string { return []string{ansible, "-i", "localhost,", "-c", "local", book} }})
 		}
 		fmt.Printf("\n%d steps, each to %s\n", steps, work)
 		var own cost
 		for _, p := range list {
 			c, err := medians(p.rounds, func() ([]string, error) {
-				if _, err := b.fresh("work"); err != nil {
+				dir, err := b.fresh("work")
+				if err != nil {
 					return nil, err
 				}
-				book, err := p.book(work)
+				book, err := p.book(dir)
 				return p.argv(book), err
 			})
 			if err != nil {

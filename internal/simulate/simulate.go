@@ -41,7 +41,7 @@ type Spec struct {
 	Systems    map[string]System `yaml:"systems"`
 	Traffic    *Traffic          `yaml:"traffic"`
 	Inputs     map[string]any    `yaml:"inputs"`
-	Invariants []string          `yaml:"invariants"`
+	Invariants []string          `yaml:"invariants"` // what must hold at the end; absent: all of Invariants()
 	Commands   []host.Command    `yaml:"commands"`
 	HTTP       []HTTP            `yaml:"http"`
 }
@@ -132,6 +132,24 @@ type system struct {
 
 // Kinds lists the kinds of systems that can be simulated.
 func Kinds() []string { return []string{"host", "redis"} }
+
+// Invariants lists what can be checked at the end of a run: the load's ledger tells.
+func Invariants() []string { return []string{"no-lost-write", "no-stale-read", "clients-served"} }
+
+// LaterInvariants lists those of world files that wait for simulators of slots and their owners.
+func LaterInvariants() []string { return []string{"one-owner", "no-orphan-key"} }
+
+// Wanted are the invariants that hold at the end of a run in this world: those that its
+// file names, or all that can be checked where it says nothing of them. None without a load.
+func (s *Spec) Wanted() []string {
+	switch {
+	case s.Traffic == nil:
+		return nil
+	case s.Invariants == nil:
+		return Invariants()
+	}
+	return s.Invariants
+}
 
 // LocalHost is the host that a world always has: what a target `host {local: true}` acts on.
 const LocalHost = "local"

@@ -8,6 +8,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -167,6 +168,9 @@ type structField struct {
 
 // fieldsOf are the fields of a struct under the names that YAML gives them.
 func fieldsOf(r reflect.Type) []structField {
+	if known, ok := structs.Load(r); ok {
+		return known.([]structField)
+	}
 	var fields []structField
 	for i := range r.NumField() {
 		f := r.Field(i)
@@ -177,7 +181,7 @@ func fieldsOf(r reflect.Type) []structField {
 		}
 		if inline && f.Type.Kind() == reflect.Struct {
 			for _, inner := range fieldsOf(f.Type) {
-				inner.index = append([]int{i}, inner.index...)
+				inner.index = append([]int{i}, inner.index...) // a new one: what is known of the inner type stays
 				fields = append(fields, inner)
 			}
 			continue
@@ -187,8 +191,11 @@ func fieldsOf(r reflect.Type) []structField {
 		}
 		fields = append(fields, structField{name, []int{i}, f.Type})
 	}
+	structs.Store(r, fields)
 	return fields
 }
+
+var structs sync.Map // what fieldsOf has read: []structField, by reflect.Type
 
 // Assignable says whether a value of type from may stand where to is wanted. Nothing is coerced; an int is
 // a float without loss of meaning, a literal object is a map. Any fits in both directions: what is only

@@ -49,11 +49,16 @@ func (h Holder) String() string {
 // LockedError says that someone else holds the lock. The holder is zero where the file does not tell.
 type LockedError struct {
 	Path   string
+	Name   string // of a named lock
 	Holder Holder
 }
 
 func (e *LockedError) Error() string {
-	return fmt.Sprintf("lock %s is held by %v", e.Path, e.Holder)
+	what := e.Name
+	if what == "" {
+		what = e.Path
+	}
+	return fmt.Sprintf("lock %s is held by %v", what, e.Holder)
 }
 
 // Held is a lock that this process holds until Release, or until it dies.

@@ -264,7 +264,12 @@ func (s *Store) Lock(name string, h Holder) (*Held, error) {
 	if err := mkdirDurable(s.locks()); err != nil {
 		return nil, fmt.Errorf("lock %s in the state directory %s: %w", name, s.dir(), err)
 	}
-	return Lock(s.LockPath(name), h)
+	l, err := Lock(s.LockPath(name), h)
+	var locked *LockedError
+	if errors.As(err, &locked) {
+		locked.Name = name
+	}
+	return l, err
 }
 
 // NamedLock is a named lock as Locks finds it.

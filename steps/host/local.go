@@ -452,7 +452,7 @@ func (l *local) WriteFile(ctx context.Context, path string, content []byte, mode
 		return err
 	}
 	dir := filepath.Dir(path)
-	f, err := os.CreateTemp(dir, "."+filepath.Base(path)+".*")
+	f, err := tempBeside(path)
 	if err != nil {
 		return err
 	}
@@ -602,7 +602,7 @@ func socketOwner(inodes []string) (int, string) {
 		for _, fd := range fds {
 			if link, err := os.Readlink(dir + "/" + fd.Name()); err == nil && slices.Contains(want, link) {
 				cmdline, _ := os.ReadFile("/proc/" + p.Name() + "/cmdline")
-				return pid, strings.Join(splitNul(string(cmdline)), " ")
+				return pid, strings.TrimSpace(strings.Join(splitNul(string(cmdline)), " ")) // a title that a process gives itself is padded
 			}
 		}
 	}
