@@ -121,10 +121,11 @@ func (x *run) gateEnded(ctx context.Context, at string, inPerson bool, err error
 
 // destroys is the question of a step that destroys something and whose author wrote none.
 func (x *run) destroys(s *scope, n *Node, path string) string {
-	what := path
+	what := n.ID
 	if n.Kind != nil {
-		what += ": " + n.Kind.Name
+		what = n.Kind.Name
 	}
+	what += " destroys something"
 	var on []string
 	switch {
 	case n.FanOut:
@@ -141,7 +142,10 @@ func (x *run) destroys(s *scope, n *Node, path string) string {
 	if len(on) > 0 {
 		what += " on " + strings.Join(on, ", ")
 	}
-	return what + " destroys, and what it destroys is gone. Go on?"
+	if n.Loop != nil {
+		what += ", once for each item of its loop"
+	}
+	return what + ". Go on?"
 }
 
 // place is a target's name and where that is.

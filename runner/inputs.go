@@ -95,12 +95,16 @@ func (p *Program) BindInputs(given GivenInputs) (*Inputs, []schema.Finding, erro
 	for _, flag := range given.Flags {
 		name, text, ok := strings.Cut(flag, "=")
 		if !ok || name == "" {
-			return nil, nil, &UsageError{Err: fmt.Errorf("-i %s: write it as name=value", flag)}
+			hint := "the runbook has no inputs"
+			if names := b.unit.inputNames(); len(names) > 0 {
+				if near, ok := schema.Nearest(name, names); ok {
+					names = []string{near}
+				}
+				hint = "-i " + names[0] + "=VALUE"
+			}
+			return nil, nil, &UsageError{Err: fmt.Errorf("-i %s: write it as name=value", flag), Hint: hint}
 		}
-		span := schema.Span{Start: schema.Position{Line: 1, Column: len([]rune(name)) + 2}}
-		span.End = schema.Position{Line: 1, Column: len([]rune(flag)) + 1}
-		b.add(name, givenValue{origin: "flag", text: text, isText: true, path: "-i " + name, span: span},
-			schema.Span{Start: schema.Position{Line: 1, Column: 1}, End: schema.Position{Line: 1, Column: len([]rune(name)) + 1}})
+		b.add(name, givenValue{origin: "flag", text: text, isText: true, path: "-i " + name}, schema.Span{}) // a flag has no lines
 	}
 	in := b.bind()
 	return in, schema.Sort(b.findings), nil
@@ -124,7 +128,10 @@ func (b *inputBinder) add(name string, v givenValue, key schema.Span) {
 	in := b.unit.input(name)
 	switch {
 	case in == nil:
-		near, _ := schema.Nearest(name, b.unit.inputNames())
+		near, ok := schema.Nearest(name, b.unit.inputNames())
+		if names := b.unit.inputNames(); !ok && len(names) > 0 {
+			near = "the inputs are " + some(names)
+		}
 		message := fmt.Sprintf("the runbook has no input %q", name)
 		if len(b.unit.Inputs) == 0 {
 			message = fmt.Sprintf("the runbook has no inputs, and so none named %q", name)
@@ -139,8 +146,7 @@ func (b *inputBinder) add(name string, v givenValue, key schema.Span) {
 
 func (b *inputBinder) report(path string, span schema.Span, rule, message, suggestion string) {
 	b.findings = append(b.findings, schema.Finding{
-		Path: path, Line: max(span.Start.Line, 1), Column: max(span.Start.Column, 1),
-		EndLine: max(span.End.Line, 1), EndColumn: max(span.End.Column, 1),
+		Path: path, Line: span.Start.Line, Column: span.Start.Column, EndLine: span.End.Line, EndColumn: span.End.Column,
 		Severity: schema.Error, Rule: rule, Message: message, Suggestion: suggestion,
 	})
 }

@@ -266,11 +266,11 @@ func (t *planText) gate(depth int, g *PlanGate) {
 	if g == nil {
 		return
 	}
-	words := "confirm: "
-	if g.Builtin {
-		words = "confirm (asked by itself): "
+	words := g.Message
+	if g.Builtin && words == "" {
+		words = "asked by itself, because it destroys something"
 	}
-	t.line(depth, words, g.Message)
+	t.line(depth, "confirm: ", words)
 	for _, show := range g.Show {
 		t.line(depth, "confirm shows: ", show)
 	}

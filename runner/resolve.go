@@ -3,12 +3,14 @@ package runner
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
+	"syscall"
 
 	"runbook/runner/expression"
 	"runbook/schema"
@@ -36,7 +38,7 @@ func Load(path string, o LoadOptions) (*Program, []schema.Finding) {
 		sealed: map[uintptr]*expression.Type{}, nulls: map[*expression.Type]*expression.Type{}}
 	text, err := o.ReadFile(path)
 	if err != nil {
-		return nil, []schema.Finding{{Path: path, Line: 1, Column: 1, EndLine: 1, EndColumn: 1, Severity: schema.Error, Rule: "file", Message: reason(err)}}
+		return nil, []schema.Finding{{Path: path, Line: 1, Column: 1, EndLine: 1, EndColumn: 1, Severity: schema.Error, Rule: "file", Message: reason(err), Suggestion: instead(path, err)}}
 	}
 	root := l.unit(path, text, "runbook")
 	findings := onePerPlace(schema.Sort(l.findings))
@@ -61,6 +63,30 @@ func reason(err error) string {
 		return fmt.Sprintf("cannot be read: %v", e.Err)
 	}
 	return fmt.Sprintf("cannot be read: %v", err)
+}
+
+// instead is the file that may be meant by one that cannot be read.
+func instead(path string, err error) string {
+	dir, base := filepath.Split(path)
+	if errors.Is(err, syscall.EISDIR) {
+		dir, base = path, ""
+	} else if !errors.Is(err, os.ErrNotExist) {
+		return ""
+	}
+	files, _ := filepath.Glob(filepath.Join(dir, "*.yaml"))
+	var books []string
+	for _, f := range files {
+		if !strings.HasSuffix(f, ".sandbox.yaml") {
+			books = append(books, filepath.Base(f))
+		}
+	}
+	if near, ok := schema.Nearest(base, books); ok {
+		return filepath.Join(dir, near)
+	}
+	if base == "" && len(books) > 0 {
+		return "a runbook is one file, such as " + filepath.Join(dir, books[0])
+	}
+	return ""
 }
 
 // onePerPlace keeps one error of those that stand at one place: what is wrong with how a

@@ -135,8 +135,19 @@ func (s *selecting) find(flag, id string) (int, error) {
 	e := &UsageError{Err: fmt.Errorf("%s %s: the runbook has no step %q", flag, id, id)}
 	if near != "" {
 		e.Hint = "did you mean " + flag + " " + near + "?"
+	} else {
+		e.Hint = "the steps are " + some(ids)
 	}
 	return 0, e
+}
+
+// some names the first of many.
+func some(names []string) string {
+	const most = 12
+	if len(names) > most {
+		return strings.Join(names[:most], ", ") + fmt.Sprintf(" and %d more", len(names)-most)
+	}
+	return strings.Join(names, ", ")
 }
 
 func (s *selecting) knownTags() error {

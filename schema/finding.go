@@ -28,7 +28,15 @@ func Failed(findings []Finding) bool {
 
 // String gives the finding's first line, without the source.
 func (f Finding) String() string {
-	return fmt.Sprintf("%s:%d:%d: %s: %s [%s]", f.Path, f.Line, f.Column, f.Severity, f.Message, f.Rule)
+	return fmt.Sprintf("%s: %s: %s [%s]", f.place(), f.Severity, f.Message, f.Rule)
+}
+
+// place is where a finding stands; what stands in no file, such as a flag, has no line.
+func (f Finding) place() string {
+	if f.Line == 0 {
+		return f.Path
+	}
+	return fmt.Sprintf("%s:%d:%d", f.Path, f.Line, f.Column)
 }
 
 // Render writes findings for people: a line with place, message and rule, the source
@@ -48,7 +56,7 @@ func Render(w io.Writer, findings []Finding, sources func(path string) []byte, c
 		if f.Severity == Warning {
 			shade = "33;1"
 		}
-		fmt.Fprintf(&b, "%s %s %s %s\n", paint("1", fmt.Sprintf("%s:%d:%d:", f.Path, f.Line, f.Column)),
+		fmt.Fprintf(&b, "%s %s %s %s\n", paint("1", f.place()+":"),
 			paint(shade, string(f.Severity)+":"), f.Message, paint("2", "["+f.Rule+"]"))
 		src, ok := read[f.Path]
 		if !ok {
@@ -58,8 +66,9 @@ func Render(w io.Writer, findings []Finding, sources func(path string) []byte, c
 			read[f.Path] = src
 		}
 		if src != nil && f.Line >= 1 && f.Line <= len(src.lines) {
-			line, caret := excerpt(src, f)
-			fmt.Fprintf(&b, "  %s\n  %s\n", line, paint(shade, caret))
+			if line, caret := excerpt(src, f); strings.TrimSpace(line) != "" {
+				fmt.Fprintf(&b, "  %s\n  %s\n", line, paint(shade, caret))
+			}
 		}
 		if f.Suggestion != "" {
 			fmt.Fprintf(&b, "  %s %s\n", paint("36;1", "help:"), strings.ReplaceAll(printable(f.Suggestion), "\n", "\n        "))

@@ -33,12 +33,22 @@ second one leaves at once; the journal makes that as safe as a power cut.
 
 Gates ask on the terminal. Without one the run pauses (exit 4) and tells how to approve.
 --approve answers a gate ahead; not one that asks for two approvals or for text to be
-typed. --yes answers what a destructive kind asks by itself, never a written confirm.`,
+typed. --yes answers what a destructive kind asks by itself, never a written confirm.
+
+The run-id is the first line of standard output, whatever becomes of the run; the outputs
+of the runbook follow when it has succeeded.
+
+--sandbox runs in a simulated world of its own; nothing outside is touched. At its end the
+world's invariants are checked against what its clients were told: one that is broken gives
+exit code 1, also where the run succeeded. --speed is for waits: an hour at --speed 100 is
+36 s. What is computed is not any faster, and counts many-fold against time limits: a
+cut-over that has 3 s gets 150 ms of real time at --speed 20, too little on a machine with
+much to do. Take a smaller speed where a step runs out of time.`,
 		Example: `  runner exec --dry-run move-keys.yaml         look at the targets, change nothing
   runner exec move-keys.yaml -i slots=1-8 --as ana
   runner exec move-keys.yaml --to follow       the first part
   runner exec move-keys.yaml --approve switch --output json > events.jsonl
-  runner exec --sandbox --speed 100 move-keys.yaml`,
+  runner exec --sandbox --speed 10 move-keys.yaml`,
 		Args:              args(1, 1, "one runbook"),
 		ValidArgsFunction: completeFiles,
 		RunE: func(cmd *cobra.Command, paths []string) error {

@@ -39,7 +39,7 @@ func (l lazy) WithGroup(name string) slog.Handler { return l.handler().WithGroup
 type logWriter struct{ app *app }
 
 func (w logWriter) Write(b []byte) (int, error) {
-	v := w.app.shown
+	v := w.app.shown.Load()
 	if v == nil {
 		return w.app.err.Write(b)
 	}

@@ -13,6 +13,7 @@ import (
 	"runtime/debug"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -73,9 +74,9 @@ type app struct {
 	output  string
 	noColor bool
 	reader  *lineReader
-	colors  sync.Map // whether a file takes colours, by *os.File: a run asks for every line
-	shown   *view    // the one that is on the screen; nil: none
-	misled  error    // of a --help about a command that is not there
+	colors  sync.Map             // whether a file takes colours, by *os.File: a run asks for every line
+	shown   atomic.Pointer[view] // the one that is on the screen; nil: none
+	misled  error                // of a --help about a command that is not there
 }
 
 // ended carries an exit code out of a command that has said all there is to say.

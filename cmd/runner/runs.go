@@ -338,7 +338,8 @@ indented, what belongs to it. --output json prints the records themselves.`,
 					if n > 0 { // more about it, below it
 						at = strings.Repeat(" ", len(at))
 					}
-					a.lines(a.out, []runner.Line{{Tone: l.Tone, Text: at + "  " + l.Text}})
+					text := strings.ReplaceAll(l.Text, "\n", "\n"+strings.Repeat(" ", len(at)+4))
+					a.lines(a.out, []runner.Line{{Tone: l.Tone, Text: at + "  " + text}})
 				}
 			}
 			if h.Torn != nil && !a.json() {

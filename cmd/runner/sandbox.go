@@ -34,7 +34,7 @@ type sandboxFlags struct {
 func (f *sandboxFlags) flags(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.file, "sandbox", "", "run in a simulated world, of the file beside the runbook or --sandbox=FILE")
 	cmd.Flags().Lookup("sandbox").NoOptDefVal = beside
-	cmd.Flags().Float64Var(&f.speed, "speed", 1, "how fast the sandbox's time runs")
+	cmd.Flags().Float64Var(&f.speed, "speed", 1, "how fast the sandbox's time runs: for waits, see above")
 }
 
 // world is the simulated world of one run; nil: the real one. Nothing outside of it is

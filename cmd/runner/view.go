@@ -94,7 +94,7 @@ func (v *view) attach(cfg *runner.Config) {
 	if terminal(v.app.in) && terminal(v.app.err) && !v.dry {
 		cfg.Ask, v.asks = v.ask, true
 	}
-	v.app.shown = v
+	v.app.shown.Store(v)
 	v.finish.Add(1)
 	go v.loop()
 }

@@ -164,7 +164,8 @@ func (b *buffer) String() string {
 func (d *desk) command(args ...string) *exec.Cmd {
 	cmd := exec.Command(binary, append(args, "--state", d.state)...)
 	cmd.Dir = d.dir
-	cmd.Env = append(append(os.Environ(), d.tag, "RUNNER_OPERATOR=tess"), d.env...)
+	// A program with the race detector ends at once with code 66 where it finds one, and does not linger at its end.
+	cmd.Env = append(append(os.Environ(), d.tag, "RUNNER_OPERATOR=tess", "GORACE=atexit_sleep_ms=0 halt_on_error=1"), d.env...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	return cmd
 }

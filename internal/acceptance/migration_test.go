@@ -237,7 +237,7 @@ func TestMigrationRolledBack(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	m.run("resume", "last", "--approve", "hand_over").want(1).says("compare_paused", "keys_source == keys_other")
+	m.run("resume", "last", "--approve", "hand_over").want(1).says("compare_paused: failed", "hand_over: rolls back")
 	if r := m.find("rollback-finished", "hand_over"); r == nil {
 		t.Errorf("no rollback in the journal:\n%s", journalText(m.desk))
 	}

@@ -32,6 +32,7 @@ func main() {
 	flag.IntVar(&o.rounds, "rounds", 5, "runs of which the median is taken")
 	flag.IntVar(&o.long, "long", 1, "the same for runs over 100,000 steps")
 	flag.BoolVar(&o.peers, "peers", false, "compare with go-task and ansible-core")
+	flag.IntVar(&o.each, "steps", steps, "steps of a comparison with peers; ansible-core takes minutes for 1000")
 	loop := flag.String("loop", "", "used by itself: be the bare loop that is compared with")
 	flag.Parse()
 	if *loop != "" {
@@ -50,6 +51,7 @@ func main() {
 type options struct {
 	runner, out, only string
 	rounds, long      int
+	each              int
 	peers             bool
 }
 

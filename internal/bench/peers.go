@@ -23,7 +23,7 @@ type peer struct {
 	argv   func(book string) []string
 }
 
-// comparePeers runs the same 1000 steps with the runner and with its peers. None of the peers keeps a journal, syncs a
+// comparePeers runs the same steps with the runner and with its peers. None of the peers keeps a journal, syncs a
 // file or can go on after a crash: they do less in their time.
 func (b *bench) comparePeers() error {
 	task, taskErr := b.buildTask()
@@ -31,9 +31,9 @@ func (b *bench) comparePeers() error {
 	for _, work := range []string{"write a small file", "run /bin/true"} {
 		list := []peer{{name: "runner", rounds: b.rounds, argv: b.exec, book: func(dir string) (string, error) {
 			if work == "run /bin/true" {
-				return b.execBook(steps, "write")
+				return b.execBook(b.each, "write")
 			}
-			return b.fileBook(steps, dir)
+			return b.fileBook(b.each, dir)
 		}}}
 		if taskErr == nil {
 			list = append(list, peer{name: "go-task", rounds: b.rounds, book: func(dir string) (string, error) { return b.taskfile(work, dir) },
@@ -43,7 +43,7 @@ func (b *bench) comparePeers() error {
 			list = append(list, peer{name: "ansible-core", rounds: b.long, book: func(dir string) (string, error) { return b.playbook(work, dir) },
 				argv: func(book string) []string { return []string{ansible, "-i", "localhost,", "-c", "local", book} }})
 		}
-		fmt.Printf("\n%d steps, each to %s\n", steps, work)
+		fmt.Printf("\n%d steps, each to %s\n", b.each, work)
 		var own cost
 		for _, p := range list {
 			c, err := medians(p.rounds, func() ([]string, error) {
@@ -115,7 +115,7 @@ func (b *bench) lines(name, head, line string) (string, error) {
 	}
 	w := bufio.NewWriter(f)
 	fmt.Fprint(w, head)
-	for i := range steps {
+	for i := range b.each {
 		fmt.Fprintf(w, line, i)
 	}
 	if err := w.Flush(); err != nil {

@@ -43,7 +43,12 @@ func check() *steps.Kind[checkIn, checkOut] {
 					failed = append(failed, "\n  "+explain(c))
 				}
 			}
-			if len(failed) > 0 {
+			switch {
+			case len(failed) == 1 && len(in.That) == 1:
+				return checkOut{}, steps.Errorf("check", "it does not hold: %s", strings.TrimSpace(failed[0]))
+			case len(failed) == 1:
+				return checkOut{}, steps.Errorf("check", "1 of %d conditions does not hold:%s", len(in.That), failed[0])
+			case len(failed) > 0:
 				return checkOut{}, steps.Errorf("check", "%d of %d conditions do not hold:%s", len(failed), len(in.That), strings.Join(failed, ""))
 			}
 			return checkOut{Passed: true}, nil

@@ -602,11 +602,17 @@ func socketOwner(inodes []string) (int, string) {
 		for _, fd := range fds {
 			if link, err := os.Readlink(dir + "/" + fd.Name()); err == nil && slices.Contains(want, link) {
 				cmdline, _ := os.ReadFile("/proc/" + p.Name() + "/cmdline")
-				return pid, strings.TrimSpace(strings.Join(splitNul(string(cmdline)), " ")) // a title that a process gives itself is padded
+				return pid, title(string(cmdline))
 			}
 		}
 	}
 	return 0, ""
+}
+
+// title is a command line for people. One that a process gives itself is padded to the
+// length of its first one.
+func title(cmdline string) string {
+	return strings.TrimSpace(strings.Join(splitNul(cmdline), " "))
 }
 
 func (l *local) Dial(ctx context.Context, addr string) (net.Conn, error) {

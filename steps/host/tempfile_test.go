@@ -29,7 +29,9 @@ func TestTempBeside(t *testing.T) {
 	}
 	busy.Close()
 	beside.Close()
-	os.Remove(beside.Name())
+	if err := os.Remove(beside.Name()); err != nil {
+		t.Fatal(err)
+	}
 	if err := os.Chmod(filepath.Join(dir, ".config.runner"), 0o644); err != nil {
 		t.Fatal(err)
 	}
