@@ -97,10 +97,10 @@ func (p *Program) BindInputs(given GivenInputs) (*Inputs, []schema.Finding, erro
 		if !ok || name == "" {
 			hint := "the runbook has no inputs"
 			if names := b.unit.inputNames(); len(names) > 0 {
+				hint = "the inputs are " + some(names)
 				if near, ok := schema.Nearest(name, names); ok {
-					names = []string{near}
+					hint = "-i " + near + "=VALUE"
 				}
-				hint = "-i " + names[0] + "=VALUE"
 			}
 			return nil, nil, &UsageError{Err: fmt.Errorf("-i %s: write it as name=value", flag), Hint: hint}
 		}

@@ -33,7 +33,7 @@ contacted. Errors give exit code 2; warnings alone give 0.`,
 			if inventory != "" {
 				text, err := os.ReadFile(inventory)
 				if err != nil {
-					return usage("", "read the inventory: %w", err)
+					return usage("", "read the inventory %s: %w", inventory, reason(err))
 				}
 				var found []schema.Finding
 				inv, found = schema.ParseInventory(inventory, text)

@@ -63,7 +63,7 @@ func (a *app) load(path string, g *given, over *overlay) (*loaded, error) {
 	if g.inventory != "" {
 		text, err := os.ReadFile(g.inventory)
 		if err != nil {
-			return nil, usage("", "read the inventory: %w", err)
+			return nil, usage("", "read the inventory %s: %w", g.inventory, reason(err))
 		}
 		var findings []schema.Finding
 		if inv, findings = schema.ParseInventory(g.inventory, text); schema.Failed(findings) {
@@ -74,7 +74,7 @@ func (a *app) load(path string, g *given, over *overlay) (*loaded, error) {
 	if g.file != "" {
 		text, err := os.ReadFile(g.file)
 		if err != nil {
-			return nil, usage("", "read the inputs: %w", err)
+			return nil, usage("", "read the inputs %s: %w", g.file, reason(err))
 		}
 		inputs.File = runner.FileText{Path: g.file, Text: nonNil(text)}
 	}

@@ -93,7 +93,7 @@ func (a *app) reference(w io.Writer, r catalog.Reference) {
 		a.field(w, f)
 	}
 	title("after a crash, and back")
-	fmt.Fprintf(w, "  probe: %s\n  undo: %s\n  twice is as once: %s\n", r.Probe, r.Undo, map[bool]string{true: "yes", false: "no"}[r.Idempotent])
+	fmt.Fprintf(w, "  probe: %s\n  undo: %s\n  doing it twice is as doing it once: %s\n", r.Probe, r.Undo, map[bool]string{true: "yes", false: "no"}[r.Idempotent])
 	if r.AuthorKnows {
 		fmt.Fprintln(w, "  the kind cannot know its effect: say it with effect and idempotent")
 	}

@@ -198,6 +198,7 @@ func environInt(t *testing.T, name string, otherwise int) int {
 }
 
 func TestKilledAnywhere(t *testing.T) {
+	t.Parallel()
 	s := startRedis(t)
 	d, book := killWorld(t, s)
 	d.run("exec", book).want(0)

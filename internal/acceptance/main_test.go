@@ -440,7 +440,6 @@ func need(t testing.TB, name string) string {
 type server struct {
 	t    testing.TB
 	addr string
-	conn *resp.Conn
 }
 
 func startRedis(t testing.TB, settings ...string) *server {

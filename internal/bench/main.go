@@ -58,15 +58,16 @@ type options struct {
 // bench is one run of this program.
 type bench struct {
 	options
-	self  string // this program, which is also the bare loops
-	dir   string // for all that is written, removed at the end
-	redis string // address
-	count int    // directories handed out
+	self  string  // this program, which is also the bare loops
+	dir   string  // for all that is written, removed at the end
+	redis string  // address
+	count int     // directories handed out
+	load  float64 // when it began
 	rows  []row
 }
 
 func run(o options) error {
-	b := &bench{options: o}
+	b := &bench{options: o, load: load()}
 	var err error
 	if b.self, err = os.Executable(); err != nil {
 		return err

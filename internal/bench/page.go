@@ -19,6 +19,10 @@ func (b *bench) page(f floors) string {
 	p("as a process: CPU is user and system time with all children, memory the most that was resident.")
 	p("Numbers of one machine say little on another: compare the ratios with the floors of the same run.\n")
 	p("%s, %d cores; %s; %s.\n", cpuModel(), runtime.NumCPU(), time.Now().UTC().Format(time.DateOnly), runtime.Version())
+	if busy := max(b.load, load()); busy > float64(runtime.NumCPU()) {
+		p("Other programs kept the machine busy meanwhile (load average %.1f on %d cores): wall times, and to a lesser part CPU,", busy, runtime.NumCPU())
+		p("are higher than on a quiet one.\n")
+	}
 	p("## Floors\n")
 	p("What nothing can get below, measured in the same run.\n")
 	p("| | wall | CPU |\n|---|---:|---:|")
@@ -54,6 +58,17 @@ func (b *bench) page(f floors) string {
 	p("* The file system's share of a durable file changes most from run to run: compare host.file with its floor.")
 	p("\n`make bench-peers` runs the same work with go-task and ansible-core.")
 	return w.String()
+}
+
+// load is the average number of programs that wanted a processor in the last minute.
+func load() float64 {
+	text, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return 0
+	}
+	var last float64
+	_, _ = fmt.Sscan(string(text), &last)
+	return last
 }
 
 // cpuModel is the processor's name.

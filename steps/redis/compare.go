@@ -54,7 +54,7 @@ func compare() *steps.Kind[compareIn, compareOut] {
 		On:      speaks(),
 		Example: `{id: verify, uses: redis.compare, target: redis1, with: {against: redis2, mode: full}, expect: "missing == 0 && extra == 0 && value_mismatches == 0"}`,
 		Pitfalls: []string{
-			"A key that differs is looked at again in later rounds: what expired, was written or was still on its way in between does not count. The first 10000 differences of a run are; more than that is no replication under way.",
+			"A key that differs is looked at again in later rounds: what expired, was written or was still on its way in between does not count. At most 10000 differences of a run are looked at again: more than that is not replication under way.",
 			"A sample finds what is wrong everywhere, not one lost key: only mode full with equal numbers of keys says that nothing is missing.",
 			"Two sides that are written to independently never agree; compare a replica, or while writes are paused.",
 			"Consumer groups of streams are not compared. Module types are compared by DUMP, which differs between releases.",
