@@ -100,6 +100,16 @@ func (a *acts) again(ctx context.Context, path string) *entry {
 }
 
 func (a *acts) at(path string) *entry {
+	if e := a.latest(path); e != nil && !e.undone {
+		return e
+	}
+	return nil
+}
+
+// knows says whether this process has come to what a path did, put back since or not.
+func (a *acts) knows(path string) bool { return a.latest(path) != nil }
+
+func (a *acts) latest(path string) *entry {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.byPath == nil {
@@ -108,10 +118,7 @@ func (a *acts) at(path string) *entry {
 			a.byPath[e.path] = e
 		}
 	}
-	if e := a.byPath[path]; e != nil && !e.undone {
-		return e
-	}
-	return nil
+	return a.byPath[path]
 }
 
 // begin notes an attempt that acts. The old state is that before the first one.

@@ -353,7 +353,7 @@ func (x *run) onFailure(ctx context.Context, s *scope, n *Node, path string, spa
 	case "rollback-run":
 		h.decided = "rollback-run"
 	case "rollback":
-		return x.rollbackSpan(ctx, path, span, h)
+		return x.rollbackSpan(ctx, path, span, h, func(ctx context.Context) *halt { return x.retrace(ctx, s, n, path) })
 	}
 	return h
 }
@@ -565,7 +565,7 @@ func (x *run) call(ctx context.Context, s *scope, n *Node, path string, result m
 	}
 	if h.own() && !rolledBack && h.decided == "" && n.Sub.OnFailure == "rollback" {
 		sp, _ := ctx.Value(spanKey{}).(*span)
-		h = x.rollbackSpan(ctx, path, sp, h)
+		h = x.rollbackSpan(ctx, path, sp, h, func(ctx context.Context) *halt { return x.retraceAll(ctx, inner, n.Sub.Steps) })
 	}
 	if h == nil || h.own() {
 		if !x.past.finished(path) {

@@ -315,7 +315,7 @@ func (l *looping) item(ctx context.Context, it *item) *halt {
 		if rolledBack || n.OnFailure != "rollback-item" || x.past.handledBy(it.path) != "" {
 			return h
 		}
-		return x.rollbackSpan(ctx, it.path, span, h)
+		return x.rollbackSpan(ctx, it.path, span, h, nil)
 	}
 	if c := n.Confirm; c != nil && c.Each == "item" {
 		if h := x.asked(ctx, inner, n, it.path, ""); h != nil {
@@ -325,7 +325,7 @@ func (l *looping) item(ctx context.Context, it *item) *halt {
 	h = x.once(ctx, inner, n, it.path, false)
 	x.doubts(inner, n, span.parent)
 	if h.own() && n.OnFailure == "rollback-item" {
-		return x.rollbackSpan(ctx, it.path, span, h)
+		return x.rollbackSpan(ctx, it.path, span, h, func(ctx context.Context) *halt { return x.retraceOnce(ctx, inner, n, it.path) })
 	}
 	return h
 }

@@ -420,12 +420,14 @@ func (x *run) recall(ctx context.Context, s *scope, n *Node, path string) *halt 
 	if was == nil {
 		return nil
 	}
-	if was.acted && !was.restored {
-		was.entry(x.acts.add(ctx, &entry{n: n, s: s, path: path}))
-	} else if !was.acted && n.PointOfNoReturn {
-		x.acts.add(ctx, &entry{n: n, s: s, path: path, seq: was.seq})
+	if !x.acts.knows(path) {
+		if was.acted && !was.restored {
+			was.entry(x.acts.add(ctx, &entry{n: n, s: s, path: path}))
+		} else if !was.acted && n.PointOfNoReturn {
+			x.acts.add(ctx, &entry{n: n, s: s, path: path, seq: was.seq})
+		}
 	}
-	if was.finished == nil {
+	if _, newer := s.own(n.ID); newer || was.finished == nil {
 		return nil
 	}
 	if reason, skipped := x.past.skipped(path); skipped {
@@ -495,11 +497,14 @@ func (x *run) retraceOnce(ctx context.Context, s *scope, n *Node, path string) *
 	if was == nil {
 		return nil
 	}
-	if n.marked() {
+	if n.marked() && !x.acts.knows(path) {
 		x.acts.add(ctx, &entry{n: n, s: s, path: path, seq: was.seq})
 	}
 	if h := x.retraceInside(ctx, s, n, path); h != nil || was.finished == nil {
 		return h
+	}
+	if _, newer := s.own(n.ID); newer {
+		return nil
 	}
 	result, err := x.remember(n, was.finished)
 	if err != nil {

@@ -241,3 +241,44 @@ steps:
 		}
 	})
 }
+
+// A branch that a resume had not yet walked through when its sibling failed has finished
+// steps all the same: a rollback of the group puts them back.
+func TestRollbackFindsWhatAnUnwalkedBranchHadDone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLab(t)
+		l.w.value["left"] = 1
+		p := l.program(bookHead + `
+steps:
+  - id: g
+    on-failure: rollback
+    parallel: true
+    steps:
+      - id: left
+        steps:
+          - {id: look, uses: mem.get, with: {key: left}, recheck: true, wait-until: value == 1, timeout: 1h}
+          - {id: act, uses: mem.set, with: {key: x, value: 7}}
+          - {id: stay, uses: mem.get, with: {key: right}, wait-until: value == 1, timeout: 1h}
+      - {id: right, uses: mem.get, with: {key: right}, wait-until: value == 1, timeout: 1m}
+`)
+		inputs, _, err := p.BindInputs(GivenInputs{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancelCause(t.Context())
+		go func() { time.Sleep(10 * time.Second); cancel(ErrInterrupted) }()
+		r, err := Execute(ctx, l.config(), Request{Program: p, Inputs: inputs})
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.end(r, Interrupted)
+		if l.w.value["x"] != 7 {
+			t.Fatalf("world %s: act did not run", l.w.state())
+		}
+		l.w.value["left"] = 0 // the resume waits at look until right has failed
+		l.end(l.resume(), Failed)
+		if got := l.w.state(); got != `{"left":0}` {
+			t.Errorf("world %s: act was not put back", got)
+		}
+	})
+}

@@ -407,7 +407,7 @@ func (x *run) conclude(ctx context.Context, s *scope, h *halt) *Result {
 			return r
 		}
 		if h.decided == "rollback-run" || h.decided == "" && x.prog.Root.OnFailure == "rollback" {
-			if end := x.rollbackRun(ctx, h); end != nil {
+			if end := x.rollbackRun(ctx, s, h); end != nil {
 				if end.end != Failed {
 					r.Status, r.Step, r.Err, r.Hint = end.end, end.path, end.err, end.err.Hint
 					return r
@@ -459,12 +459,16 @@ func (x *run) worsen(r *Result, h *halt, what string) {
 }
 
 // rollbackRun undoes the whole run, unless an earlier process has done so.
-func (x *run) rollbackRun(ctx context.Context, h *halt) *halt {
+func (x *run) rollbackRun(ctx context.Context, s *scope, h *halt) *halt {
 	if x.past.rolledBack("") != nil {
 		if stopped := x.past.rollbacks[""].stopped; stopped != "" {
 			return failed("", &steps.Error{Kind: "failed", Err: text(stopped)})
 		}
 		return nil
+	}
+	retrace := func(ctx context.Context) *halt { return x.retraceAll(ctx, s, x.prog.Root.Steps) }
+	if end := x.catchUp(ctx, retrace); end != nil {
+		return end
 	}
 	if _, open := x.past.rollback(""); !open {
 		if err := x.durable(ctx, recRollbackStarted, "", &RollbackStarted{Reason: x.mask.String(h.err.Error())}); err != nil {

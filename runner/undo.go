@@ -13,9 +13,12 @@ import (
 
 // rollbackSpan undoes what started inside an element that failed and said on-failure:
 // rollback. The failure goes on upwards.
-func (x *run) rollbackSpan(ctx context.Context, path string, sp *span, h *halt) *halt {
+func (x *run) rollbackSpan(ctx context.Context, path string, sp *span, h *halt, missed walk) *halt {
 	ctx, done := untimed(ctx)
 	defer done(nil)
+	if broken := x.catchUp(ctx, missed); broken != nil {
+		return broken
+	}
 	if _, open := x.past.rollback(path); !open {
 		if err := x.durable(ctx, recRollbackStarted, path, &RollbackStarted{Reason: x.mask.String(h.err.Error())}); err != nil {
 			return broken(path, err)
@@ -37,7 +40,7 @@ func (x *run) finishRollback(ctx context.Context, s *scope, n *Node, path string
 	if h := x.retrace(ctx, s, n, path); h != nil {
 		return h
 	}
-	return x.rollbackSpan(ctx, path, sp, failed(path, &steps.Error{Kind: "failed", Err: text(why)}))
+	return x.rollbackSpan(ctx, path, sp, failed(path, &steps.Error{Kind: "failed", Err: text(why)}), nil)
 }
 
 // finishItemRollback is the same for one item of a loop.
@@ -45,7 +48,19 @@ func (x *run) finishItemRollback(ctx context.Context, s *scope, n *Node, path st
 	if h := x.retraceOnce(ctx, s, n, path); h != nil {
 		return h
 	}
-	return x.rollbackSpan(ctx, path, sp, failed(path, &steps.Error{Kind: "failed", Err: text(why)}))
+	return x.rollbackSpan(ctx, path, sp, failed(path, &steps.Error{Kind: "failed", Err: text(why)}), nil)
+}
+
+// walk retraces an element.
+type walk func(ctx context.Context) *halt
+
+// catchUp finds what earlier processes did in an element and this one has not come to: a
+// branch that was stopped by its sibling before it got there. nil: all was retraced.
+func (x *run) catchUp(ctx context.Context, missed walk) *halt {
+	if missed == nil || x.past.began == nil {
+		return nil
+	}
+	return missed(ctx)
 }
 
 // rollback undoes, the latest first, what started inside an element, or in the run where

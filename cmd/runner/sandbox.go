@@ -66,7 +66,7 @@ func (a *app) sandbox(cmd *cobra.Command, f *sandboxFlags, book string) (*world,
 	}
 	text, err := os.ReadFile(w.file)
 	if _, missing := os.Stat(book); err != nil && missing != nil {
-		return nil, nil // the runbook is not there either, and is the first to be missed
+		return nil, nil //nolint:nilerr // the runbook is not there either, and is the first to be missed
 	}
 	if err != nil {
 		return nil, usage("--sandbox=FILE names another one", "read the sandbox's world: %s: %w", w.file, reason(err))
