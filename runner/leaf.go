@@ -8,12 +8,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
 	"maps"
-	"math"
-	"math/rand/v2"
 	"reflect"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -23,35 +19,6 @@ import (
 	"runbook/schema"
 	"runbook/steps"
 )
-
-// act is one step being carried out: what the kind sees of the run, and what the
-// engine knows of the step. It implements steps.Env.
-type act struct {
-	x      *run
-	n      *Node
-	s      *scope
-	path   string
-	kind   *steps.Definition
-	effect steps.Effect
-	target *boundTarget
-	in     any   // pointer to the kind's inputs
-	item   *item // of a wait over all items; nil otherwise
-	digest string
-
-	attempt   int // counted over all processes
-	try       int // counted in this one
-	began     time.Time
-	before    json.RawMessage
-	withheld  bool
-	acted     bool   // an earlier attempt has acted, here or in an earlier process
-	sent      bool   // this one has
-	entry     *entry // in the log for the way back; nil: nothing to put back
-	out       any    // the kind's output; nil: not known
-	found     bool   // out is what a probe found, so that what only the act knows is null
-	result    map[string]any
-	recovered bool
-	warnings  []string
-}
 
 // leaf runs a step that uses a kind.
 func (x *run) leaf(ctx context.Context, s *scope, n *Node, path string, gates bool) *halt {
@@ -285,6 +252,7 @@ func (x *run) cutShort(outer context.Context, a *act, cause error, failure *step
 type deadJournal struct{ err error }
 
 func (e *deadJournal) Error() string { return e.err.Error() }
+
 func (e *deadJournal) Unwrap() error { return e.err }
 
 // attempt tries once. The error says whether the outcome is known.
@@ -403,57 +371,6 @@ func (x *run) intend(ctx context.Context, a *act) (steps.Change, error) {
 	})
 }
 
-// unanswered is the error of an act that was cut off. Where the kind has passed on no
-// more than the end of its context, nobody knows how far it had come.
-func unanswered(ctx context.Context, err error) error {
-	var said *steps.Error
-	if ctx.Err() == nil || errors.As(err, &said) || !errors.Is(err, ctx.Err()) && !errors.Is(err, context.Cause(ctx)) {
-		return err
-	}
-	if errors.Is(context.Cause(ctx), ErrInterrupted) {
-		return &steps.Error{Kind: "canceled", Unknown: true, Err: err}
-	}
-	return &steps.Error{Kind: "timeout", Temporary: true, Unknown: true, Err: err}
-}
-
-// errHung is the end of a kind that does not end when it is told to.
-var errHung = fmt.Errorf("it did not end within %s of being cancelled", settleTime)
-
-// bounded calls into a kind. One that does not end with its context is left behind after
-// a while, one that panics has given no answer: neither may hold up or end the run.
-func bounded[T any](x *run, ctx context.Context, path string, call func(context.Context) (T, error)) (T, error) {
-	type answer struct {
-		v   T
-		err error
-	}
-	done := make(chan answer, 1)
-	go func() {
-		var a answer
-		defer func() {
-			if p := recover(); p != nil {
-				x.cfg.Log.Error("a step kind panicked", "step", path, "panic", x.mask.String(fmt.Sprint(p)), "stack", string(debug.Stack()))
-				a.err = &steps.Error{Kind: "panic", Unknown: true, Err: fmt.Errorf("the step kind panicked: %v", p)}
-			}
-			done <- a
-		}()
-		a.v, a.err = call(ctx)
-	}()
-	select {
-	case a := <-done:
-		return a.v, a.err
-	case <-ctx.Done():
-	}
-	grace, cancel := x.clock.WithTimeout(context.WithoutCancel(ctx), settleTime, errHung)
-	defer cancel()
-	select {
-	case a := <-done:
-		return a.v, a.err
-	case <-grace.Done():
-	}
-	var none T
-	return none, &steps.Error{Kind: "hung", Unknown: true, Err: fmt.Errorf("%w: %w", context.Cause(ctx), errHung)}
-}
-
 // started journals that the step is about to look or to act.
 func (x *run) started(ctx context.Context, a *act, lines []steps.Line, acts bool) error {
 	body := &StepStarted{Attempt: a.attempt, Kind: a.kind.Name, Effect: a.effect.String(), Digest: a.digest, Commands: commands(lines)}
@@ -502,55 +419,6 @@ func commands(lines []steps.Line) []string {
 		all = append(all, l.String())
 	}
 	return all
-}
-
-// probe asks whether the wanted state is there: the author's own read, or the kind's.
-func (x *run) probe(ctx context.Context, a *act) (steps.State, any, error) {
-	if p := a.n.Probe; p != nil {
-		done, err := x.authorsProbe(ctx, a, p)
-		switch {
-		case err != nil:
-			return steps.Unclear, nil, err
-		case done:
-			return steps.Done, nil, nil
-		}
-		return steps.Untouched, nil, nil
-	}
-	if !a.kind.HasProbe {
-		return steps.Unclear, nil, nil
-	}
-	type found struct {
-		state steps.State
-		out   any
-	}
-	f, err := bounded(x, ctx, a.path, func(ctx context.Context) (found, error) {
-		state, out, err := a.kind.Probe(ctx, steps.NewView(a), a.in)
-		return found{state, out}, err
-	})
-	return f.state, f.out, err
-}
-
-func (x *run) authorsProbe(ctx context.Context, a *act, p *Probe) (bool, error) {
-	look := &act{x: x, n: a.n, s: a.s, path: a.path, kind: p.Kind, effect: steps.Read, target: a.target, before: a.before}
-	var err error
-	if p.Target != nil {
-		if look.target, err = x.target(a.s, &Node{}, p.Target, a.path); err != nil {
-			return false, err
-		}
-	}
-	if look.in, err = x.bind(a.s, p.Kind, p.With, nil); err != nil {
-		return false, err
-	}
-	out, err := look.read(ctx)
-	if err != nil {
-		return false, err
-	}
-	look.out = out
-	done, err := x.holds(a.s, p.Done, x.seen(look))
-	if err != nil {
-		return false, fmt.Errorf("%s: %w", p.Done.Expr.Source, err)
-	}
-	return done, nil
 }
 
 // seen is a kind's output as expressions see it; null where it is not known.
@@ -705,234 +573,3 @@ func nothingSent(f *StepFinished) bool {
 	e := f.Error
 	return e != nil && !e.Unknown && f.Attempts <= 1 && (e.Kind == "refused" || e.Kind == "auth")
 }
-
-// doubt ends the run: nobody knows what the step did.
-func (x *run) doubt(ctx context.Context, a *act, why *steps.Error) *halt {
-	if c := context.Cause(ctx); errors.Is(c, ErrInterrupted) {
-		h := haltFor(c, a.path)
-		h.err = &steps.Error{Kind: "interrupted", Err: fmt.Errorf("interrupted while %s was acting: whether it took effect is not known", a.path)}
-		return h
-	}
-	return &halt{path: a.path, end: InDoubt, err: &steps.Error{Kind: why.Kind, Unknown: true, Err: why.Err, Hint: x.waysOut(a.path)}}
-}
-
-func (x *run) waysOut(path string) string {
-	if x.sandbox != "" {
-		return x.wayOn("", "")
-	}
-	return x.wayOn("find out what "+path+" did", "--decide "+quoted(path+"=done|redo|fail")+" --reason TEXT")
-}
-
-// verdict is what settling an unknown outcome gave.
-type verdict int
-
-const (
-	settledDoubt verdict = iota
-	settledDone
-	settledAgain
-)
-
-// settle finds out what an attempt without an answer did.
-func (x *run) settle(ctx context.Context, a *act, cause *steps.Error) (verdict, *steps.Error) {
-	if errors.Is(cause.Err, errHung) {
-		return settledDoubt, cause // it may still be acting: nothing that is seen now will last
-	}
-	// The attempt's own context may be over; the answer is needed all the same.
-	ctx, cancel := x.clock.WithTimeout(context.WithoutCancel(ctx), settleTime, errAttempt)
-	defer cancel()
-	var state steps.State
-	var out any
-	var err error
-	for try := 0; ; try++ {
-		state, out, err = x.probe(ctx, a)
-		if err == nil || !steps.Classify(err).Temporary || x.clock.Sleep(ctx, time.Second<<min(try, 2)) != nil {
-			break
-		}
-	}
-	probes := a.kind.HasProbe || a.n.Probe != nil
-	switch {
-	case err == nil && state == steps.Done:
-		a.out, a.result, a.found, a.recovered = out, nil, true, true
-		return settledDone, nil
-	case err == nil && state == steps.Untouched && probes:
-		return settledAgain, nil
-	case a.n.Idempotent:
-		return settledAgain, nil
-	case err != nil:
-		return settledDoubt, &steps.Error{Kind: cause.Kind, Err: fmt.Errorf("%w; and the probe could not tell what it did: %w", cause.Err, x.mask.Error(err))}
-	case probes:
-		return settledDoubt, &steps.Error{Kind: cause.Kind, Err: fmt.Errorf("%w; the probe says %s, and it must not simply be repeated", cause.Err, state)}
-	}
-	return settledDoubt, &steps.Error{Kind: cause.Kind, Err: fmt.Errorf("%w; whether it took effect is not known: %s has no probe and is not idempotent", cause.Err, a.kind.Name)}
-}
-
-// again says whether a known failure of the try-th attempt is tried once more. own are
-// the outputs as that attempt left them.
-func (x *run) again(s *scope, p retryPolicy, try int, failure *steps.Error, own map[string]any) bool {
-	if try >= p.attempts {
-		return false
-	}
-	if p.when == nil {
-		return p.written || failure.Temporary
-	}
-	names := maps.Clone(own)
-	names["error"] = errorValue(failure)
-	ok, err := x.holds(s, p.when, names)
-	return err == nil && ok
-}
-
-type retryPolicy struct {
-	written        bool
-	attempts       int
-	first, most    time.Duration
-	factor, jitter float64
-	when           *Condition
-}
-
-// delay before the attempt after this one: it grows to the most there may be, jitter included.
-func (p retryPolicy) delay(try int) time.Duration {
-	if p.first <= 0 {
-		return 0
-	}
-	d := min(float64(p.first)*math.Pow(p.factor, float64(try-1)), float64(p.most))
-	d *= 1 + p.jitter*(2*rand.Float64()-1)
-	return time.Duration(max(0, min(d, float64(p.most))))
-}
-
-// attemptsOf is how often a kind is tried whose step says nothing about it.
-func attemptsOf(k *steps.Definition, effect steps.Effect, idempotent bool) int {
-	switch {
-	case k.Retry != nil:
-		return k.Retry.Attempts
-	case effect == steps.Read || idempotent:
-		return 3
-	}
-	return 1
-}
-
-// retryPolicy is what the author wrote, or so many attempts.
-func (x *run) retryPolicy(s *scope, n *Node, attempts int) (retryPolicy, error) {
-	r := n.Retry
-	p := retryPolicy{written: r.Written, attempts: attempts, first: time.Second, most: 30 * time.Second, factor: 2, jitter: 0.2, when: r.If}
-	if !r.Written {
-		return p, nil
-	}
-	p.attempts, p.jitter = 3, r.Jitter
-	if r.Factor > 0 {
-		p.factor = r.Factor
-	}
-	for _, set := range []struct {
-		to   *time.Duration
-		from Setting[time.Duration]
-		what string
-	}{{&p.first, r.Delay, "retry.delay"}, {&p.most, r.MaxDelay, "retry.max-delay"}} {
-		if !set.from.Set {
-			continue
-		}
-		d, err := setting(x, s, set.from, set.what)
-		if err != nil {
-			return p, err
-		}
-		*set.to = d
-	}
-	if !r.MaxDelay.Set {
-		p.most = max(p.most, p.first)
-	}
-	if r.Attempts.Set {
-		var err error
-		if p.attempts, err = setting(x, s, r.Attempts, "retry.attempts"); err != nil {
-			return p, err
-		}
-	}
-	return p, nil
-}
-
-// What a kind sees of the run.
-
-// Target finds a target by name; the empty name is the step's own.
-func (a *act) Target(name string) (steps.Target, error) {
-	t, err := a.bound(name)
-	if err != nil {
-		return steps.Target{}, err
-	}
-	return t.Target, nil
-}
-
-func (a *act) bound(name string) (*boundTarget, error) {
-	if name == "" || a.target != nil && name == a.target.Name {
-		if a.target == nil {
-			return nil, steps.ErrNoTarget
-		}
-		return a.target, nil
-	}
-	if t := a.s.frame.find(name); t != nil {
-		return t, nil
-	}
-	return nil, fmt.Errorf("there is no target %q", name)
-}
-
-// Connect gives the client of a target.
-func (a *act) Connect(ctx context.Context, t steps.Target, access steps.Access) (any, error) {
-	if a.x.dry != nil && access == steps.ReadWrite && a.effect != steps.Read { // what is a read by its author's word needs a session
-		return nil, steps.Errorf(dryRefusal, "a dry run opens nothing that could write")
-	}
-	b, err := a.bound(t.Name)
-	if err != nil {
-		if b, err = a.x.foreign(t); err != nil {
-			return nil, err
-		}
-	}
-	return a.x.pool.get(ctx, b, access)
-}
-
-// foreign is a target that no runbook declares: the runner's own machine.
-func (x *run) foreign(t steps.Target) (*boundTarget, error) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	if b := x.foreigners[t.Name]; b != nil {
-		return b, nil
-	}
-	def := x.prog.Catalog.Targets[t.Kind]
-	if def == nil {
-		return nil, fmt.Errorf("target %s: there is no target kind %s", t.Name, t.Kind)
-	}
-	cfg := reflect.New(def.Config)
-	if err := schema.Bind(t.Config, cfg.Interface()); err != nil {
-		return nil, fmt.Errorf("target %s: %w", t.Name, err)
-	}
-	b := &boundTarget{Target: t, def: def, cfg: cfg.Interface(), addr: def.Addr(cfg.Elem().Addr().Interface())}
-	if x.foreigners == nil {
-		x.foreigners = map[string]*boundTarget{}
-	}
-	x.foreigners[t.Name] = b
-	return b, nil
-}
-
-// Now is the run's time.
-func (a *act) Now() time.Time { return a.x.clock.Now() }
-
-// Sleep waits on the run's clock.
-func (a *act) Sleep(ctx context.Context, d time.Duration) error { return a.x.clock.Sleep(ctx, d) }
-
-// Progress shows how far a long act has come.
-func (a *act) Progress(p steps.Progress) {
-	if a.x.cfg.Progress != nil {
-		p.Text = a.x.mask.String(p.Text)
-		a.x.cfg.Progress(Tick{Step: a.path, Progress: p})
-	}
-}
-
-// Before is what Plan captured when the step started.
-func (a *act) Before() json.RawMessage { return a.before }
-
-// Host is what processes started for this run inherit.
-func (a *act) Host() steps.HostEnv {
-	h := steps.HostEnv{Dir: a.x.dir}
-	if a.x.children != nil {
-		h.Inherit = a.x.children.File()
-	}
-	return h
-}
-
-// Log for what helps to find a fault.
-func (a *act) Log() *slog.Logger { return a.x.cfg.Log.With("step", a.path) }
