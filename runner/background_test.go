@@ -84,11 +84,7 @@ steps:
 				case "failure":
 					l.end(l.exec(p), Failed)
 				case "interrupt":
-					ctx, cancel := context.WithCancelCause(t.Context())
-					l.ctx = ctx
-					time.AfterFunc(10*time.Second, func() { cancel(ErrInterrupted) })
-					l.end(l.exec(p), Interrupted)
-					l.ctx = nil
+					l.interrupt(p, 10*time.Second)
 				case "crash":
 					l.dieAt(9)
 					l.exec(p)

@@ -204,17 +204,7 @@ steps:
       - {id: w, uses: mem.get, with: {key: lag}, wait-until: value == 0, timeout: 1h}
       - {id: v, uses: mem.get, with: {key: lag}, wait-until: value == 0, timeout: 1h}
 `)
-		inputs, _, err := p.BindInputs(GivenInputs{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		ctx, cancel := context.WithCancelCause(t.Context())
-		go func() { time.Sleep(10 * time.Second); cancel(ErrInterrupted) }()
-		r, err := Execute(ctx, l.config(), Request{Program: p, Inputs: inputs})
-		if err != nil {
-			t.Fatal(err)
-		}
-		l.end(r, Interrupted)
+		l.interrupt(p, 10*time.Second)
 		l.w.value["lag"] = 0
 		l.end(l.resume(), Succeeded)
 		if got := l.w.state(); got != `{"lag":0,"x":1}` {

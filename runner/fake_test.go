@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"sync"
 	"testing"
+	"time"
 
 	"runbook/runner/journal"
 	"runbook/schema"
@@ -308,3 +309,13 @@ func (l *lab) end(r *Result, want Status) {
 }
 
 const bookHead = "version: 1\nname: book\n"
+
+// interrupt runs a program and interrupts it after a while, as a person would.
+func (l *lab) interrupt(p *Program, after time.Duration) {
+	l.t.Helper()
+	ctx, cancel := context.WithCancelCause(l.t.Context())
+	l.ctx = ctx
+	time.AfterFunc(after, func() { cancel(ErrInterrupted) })
+	l.end(l.exec(p), Interrupted)
+	l.ctx = nil
+}

@@ -31,9 +31,6 @@ func (x *run) group(ctx context.Context, s *scope, n *Node, path string, gates b
 		defer done()
 		if left == 0 { // over before this process came: nothing runs, and what was done is called to mind for a rollback
 			<-ctx.Done()
-			if was := x.past.live(path); was != nil && n.marked() {
-				x.acts.add(outer, &entry{n: n, s: s, path: path, seq: was.seq})
-			}
 			if h := x.retraceInside(outer, s, n, path); h != nil {
 				return h
 			}

@@ -261,17 +261,7 @@ steps:
           - {id: stay, uses: mem.get, with: {key: right}, wait-until: value == 1, timeout: 1h}
       - {id: right, uses: mem.get, with: {key: right}, wait-until: value == 1, timeout: 1m}
 `)
-		inputs, _, err := p.BindInputs(GivenInputs{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		ctx, cancel := context.WithCancelCause(t.Context())
-		go func() { time.Sleep(10 * time.Second); cancel(ErrInterrupted) }()
-		r, err := Execute(ctx, l.config(), Request{Program: p, Inputs: inputs})
-		if err != nil {
-			t.Fatal(err)
-		}
-		l.end(r, Interrupted)
+		l.interrupt(p, 10*time.Second)
 		if l.w.value["x"] != 7 {
 			t.Fatalf("world %s: act did not run", l.w.state())
 		}

@@ -7,6 +7,7 @@
 //
 // The engine is a walk over the tree of nodes. Whatever changes something is in the
 // journal, durable, before it happens; what the journal says has finished does not
-// happen again. Start at engine.go for the walk, leaf.go for one step, replay.go for
-// what a resume makes of the journal, undo.go for the way back.
+// happen again. Start at engine.go for the walk, group.go and loop.go for what holds
+// steps, leaf.go for one step, settle.go for an outcome that nobody knows, replay.go for
+// what a resume makes of the journal, acts.go and undo.go for the way back.
 package runner
