@@ -32,7 +32,9 @@ type Config struct {
 	Clock   Clock                                                                                      // nil: real time
 	Connect func(ctx context.Context, t steps.Target, a steps.Access) (client any, ok bool, err error) // replaces the target kind's own way to connect where ok; the sandbox uses it
 	Environ func(name string) (string, bool)                                                           // for secrets; nil: the process's
-	Journal journal.Options                                                                            // how the journal writes; crash tests
+	// Guardian starts a guardian, at whose end of the pipe Guard runs; nil: steps that need one do not act.
+	Guardian func(GuardianSpec) (GuardianPipe, error)
+	Journal  journal.Options // how the journal writes; crash tests
 }
 
 // Operator is who started a run: a record, not a login.

@@ -207,6 +207,8 @@ type lab struct {
 	ctx     context.Context
 	environ map[string]string
 	quiet   bool // keep no records
+	// guardian starts them; nil: none can be started
+	guardian func(GuardianSpec) (GuardianPipe, error)
 }
 
 func newLab(t testing.TB) *lab {
@@ -227,7 +229,7 @@ func (l *lab) config() Config {
 			if l.observe != nil {
 				l.observe(r)
 			}
-		}, Ask: l.ask, Clock: l.clock, Journal: l.options}
+		}, Ask: l.ask, Clock: l.clock, Journal: l.options, Guardian: l.guardian}
 }
 
 func (l *lab) program(text string, files ...string) *Program {

@@ -121,8 +121,8 @@ const (
 
 // settle finds out what an attempt without an answer did.
 func (x *run) settle(ctx context.Context, a *act, cause *steps.Error) (verdict, *steps.Error) {
-	if errors.Is(cause.Err, errHung) {
-		return settledDoubt, cause // it may still be acting: nothing that is seen now will last
+	if errors.Is(cause.Err, errHung) || cause.Kind == steps.KindDoubt {
+		return settledDoubt, cause // something may still be acting, or the kind has looked itself: nothing is learned by a probe
 	}
 	// The attempt's own context may be over; the answer is needed all the same.
 	ctx, cancel := x.clock.WithTimeout(context.WithoutCancel(ctx), settleTime, errAttempt)
@@ -143,6 +143,8 @@ func (x *run) settle(ctx context.Context, a *act, cause *steps.Error) (verdict, 
 		return settledDone, nil
 	case err == nil && state == steps.Untouched && probes:
 		return settledAgain, nil
+	case err != nil && steps.Classify(err).Kind == steps.KindDoubt:
+		return settledDoubt, steps.Classify(err)
 	case a.n.Idempotent:
 		return settledAgain, nil
 	case err != nil:

@@ -40,6 +40,16 @@ func Temporarily(kind string, err error) *Error {
 	return &Error{Kind: kind, Temporary: true, Err: err}
 }
 
+// KindDoubt is the kind of an error of Doubt.
+const KindDoubt = "doubt"
+
+// Doubt is the error of a kind that has found its target in a state that it cannot judge, or
+// that it cannot change: the engine stops with the step in doubt, and neither repeats it nor
+// takes it for done, whatever the kind says of itself otherwise.
+func Doubt(format string, a ...any) *Error {
+	return &Error{Kind: KindDoubt, Unknown: true, Err: fmt.Errorf(format, a...)}
+}
+
 // Precondition is the error of a Check that does not hold.
 func Precondition(format string, a ...any) *Error {
 	return &Error{Kind: "precondition", Err: fmt.Errorf(format, a...)}

@@ -10,6 +10,7 @@ package steps
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"reflect"
 	"slices"
@@ -91,6 +92,10 @@ type Kind[In, Out any] struct {
 	// Undo puts it back. View.Before has what Plan captured; out is nil where the act's
 	// output was never learned.
 	Undo func(ctx context.Context, s Session, in In, out *Out) error
+	// Guard is what a guardian does for a kind that asks for one (Session.Watch) once the runner is
+	// gone: it brings the world to a state that may last, by the same rules as Apply would, and
+	// returns when it is there. plan is Watch.Plan, told are the words of Guardian.Tell.
+	Guard func(ctx context.Context, s Session, plan json.RawMessage, told []string) error
 	// UndoPlan tells, in a few words, what Undo would send; shown in the plan.
 	UndoPlan func(in In) string
 	// NoUndo says why there is no way back, for a kind without Undo.
@@ -200,6 +205,7 @@ type Definition struct {
 	Apply    func(ctx context.Context, s Session, in any) (any, error)
 	Undo     func(ctx context.Context, s Session, in, out any) error // out: *Out or nil
 	UndoPlan func(in any) string
+	Guard    func(ctx context.Context, s Session, plan json.RawMessage, told []string) error // nil: the kind asks for no guardian
 }
 
 // Output is a field of a kind's output.
@@ -227,7 +233,8 @@ func (k *Kind[In, Out]) Define() *Definition {
 		On: k.On, TargetOptional: k.TargetOptional, Idempotent: k.Idempotent, AuthorKnows: k.AuthorKnows,
 		NothingToUndo: k.NothingToUndo, Engine: k.Engine, Retry: k.Retry,
 		HasRead: k.Read != nil, HasCheck: k.Check != nil, HasProbe: k.Probe != nil, HasUndo: k.Undo != nil, HasPlan: k.Plan != nil,
-		In: reflect.TypeFor[In](), Out: reflect.TypeFor[Out](), Outputs: outputsOf(reflect.TypeFor[Out]()),
+		Guard: k.Guard,
+		In:    reflect.TypeFor[In](), Out: reflect.TypeFor[Out](), Outputs: outputsOf(reflect.TypeFor[Out]()),
 	}
 	if err := k.contract(); err != nil {
 		panic(fmt.Sprintf("steps: kind %s: %v", k.Name, err))

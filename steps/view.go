@@ -28,6 +28,8 @@ type Env interface {
 	Progress(p Progress)
 	// Before is what Plan captured when the step started; nil where it did not start.
 	Before() json.RawMessage
+	// Watch starts a guardian for the step under way.
+	Watch(ctx context.Context, w Watch) (Guardian, error)
 	// Host is what processes started for this run inherit.
 	Host() HostEnv
 	Log() *slog.Logger

@@ -166,7 +166,7 @@ NO_COLOR and TERM=dumb turn colours off.`,
 	f.BoolVar(&a.noColor, "no-color", false, "no colours")
 	root.AddCommand(
 		a.execCommand(), a.resumeCommand(), a.lintCommand(), a.planCommand(), a.runsCommand(), a.stepsCommand(),
-		a.schemaCommand(), a.fmtCommand(), a.newCommand(), a.versionCommand(), a.completionCommand(),
+		a.schemaCommand(), a.fmtCommand(), a.newCommand(), a.versionCommand(), a.completionCommand(), a.guardianCommand(),
 	)
 	root.SetHelpCommand(a.helpCommand(root))
 	help := root.HelpFunc()

@@ -138,7 +138,7 @@ func (a *app) config(ctx context.Context, folder string) (runner.Config, error) 
 	if err != nil {
 		return runner.Config{}, err
 	}
-	cfg := runner.Config{Store: a.store(), Operator: op, Version: version().Version, Log: a.logger()}
+	cfg := runner.Config{Store: a.store(), Operator: op, Version: version().Version, Log: a.logger(), Guardian: startGuardian}
 	if folder != "" {
 		cfg.Git = runner.GitRevision(ctx, folder)
 	}
