@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"runbook/internal/simulate/keyspace"
 	"runbook/internal/simulate/resp"
 )
 
@@ -24,7 +25,7 @@ func cmdPing(_ *exec, a []string) resp.Value {
 }
 
 func cmdSelect(x *exec, a []string) resp.Value {
-	n, ok := parseInt(a[1])
+	n, ok := keyspace.ParseInt(a[1])
 	if !ok {
 		return errInt
 	}
@@ -71,7 +72,7 @@ func cmdAuth(x *exec, a []string) resp.Value {
 func cmdHello(x *exec, a []string) resp.Value {
 	proto := x.c.proto
 	if len(a) > 1 {
-		n, ok := parseInt(a[1])
+		n, ok := keyspace.ParseInt(a[1])
 		switch {
 		case !ok:
 			return resp.Errorf("ERR Protocol version is not an integer or out of range")
@@ -177,8 +178,8 @@ func cmdExec(x *exec, _ []string) resp.Value {
 }
 
 func (s *Server) keyVersion(w watched) uint64 {
-	if e := s.dbs[w.db].keys[w.key]; e != nil && (e.expire == 0 || e.expire > s.nowMS()) {
-		return e.ver + 1
+	if e := s.dbs[w.db].Keys[w.key]; e != nil && (e.Expire == 0 || e.Expire > s.nowMS()) {
+		return e.Version + 1
 	}
 	return 0
 }
@@ -229,7 +230,7 @@ func cmdClient(x *exec, a []string) resp.Value {
 		}
 		return resp.Value{Kind: resp.Verb, Str: b.String()}
 	case "pause":
-		ms, ok := parseInt(a[2])
+		ms, ok := keyspace.ParseInt(a[2])
 		kind := pauseAll
 		switch {
 		case len(a) > 4, len(a) == 4 && s.before(6, 2):
@@ -264,10 +265,10 @@ func cmdClient(x *exec, a []string) resp.Value {
 }
 
 func (c *client) addr() string {
-	if c.conn == nil || c.conn.RemoteAddr().Network() == "pipe" {
+	if c.Peer == nil || c.Conn.RemoteAddr().Network() == "pipe" {
 		return fmt.Sprintf("127.0.0.1:%d", 50000+c.id)
 	}
-	return c.conn.RemoteAddr().String()
+	return c.Conn.RemoteAddr().String()
 }
 
 func (s *Server) clientLine(c *client) string {
@@ -303,7 +304,7 @@ func (x *exec) kill(a []string) resp.Value {
 		v := a[i+1]
 		switch strings.ToUpper(a[i]) {
 		case "ID":
-			id, ok := parseInt(v)
+			id, ok := keyspace.ParseInt(v)
 			if !ok || id < 1 {
 				return resp.Errorf("ERR client-id should be greater than 0")
 			}
@@ -352,7 +353,7 @@ func (x *exec) killOne(c *client) {
 		c.quit = true // after the answer
 		return
 	}
-	c.close()
+	c.Close()
 }
 
 func cmdReplicaOf(x *exec, a []string) resp.Value {
@@ -363,7 +364,7 @@ func cmdReplicaOf(x *exec, a []string) resp.Value {
 		}
 		return resp.OK()
 	}
-	n, ok := parseInt(a[2])
+	n, ok := keyspace.ParseInt(a[2])
 	if !ok || n < 0 || n > 65535 {
 		return resp.Errorf("ERR Invalid master port")
 	}
@@ -381,7 +382,7 @@ func cmdReplConf(_ *exec, a []string) resp.Value {
 	for i := 1; i < len(a); i += 2 {
 		switch strings.ToLower(a[i]) {
 		case "listening-port":
-			if _, ok := parseInt(a[i+1]); !ok {
+			if _, ok := keyspace.ParseInt(a[i+1]); !ok {
 				return errInt
 			}
 		case "ip-address", "capa", "getack", "rdb-only", "rdb-filter-only":
@@ -417,10 +418,10 @@ func cmdWait(x *exec, a []string) resp.Value {
 	if x.s.repl.masterHost != "" {
 		return resp.Errorf("ERR WAIT cannot be used with replica instances. Please also note that since Redis 4.0 if a replica is configured to be writable (which is not the default) writes to replicas are just local and are not propagated.")
 	}
-	if _, ok := parseInt(a[1]); !ok {
+	if _, ok := keyspace.ParseInt(a[1]); !ok {
 		return errInt
 	}
-	ms, ok := parseInt(a[2])
+	ms, ok := keyspace.ParseInt(a[2])
 	switch {
 	case !ok:
 		return resp.Errorf("ERR timeout is not an integer or out of range")

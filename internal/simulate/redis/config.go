@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 
+	"runbook/internal/simulate/keyspace"
 	"runbook/internal/simulate/resp"
 )
 
@@ -138,11 +139,11 @@ func cmdConfig(x *exec, a []string) resp.Value {
 				} else if name == "replicaof" {
 					v = ""
 				}
-				if glob(pattern, name) {
+				if keyspace.Glob(pattern, name) {
 					found[name] = v
 				}
 				for alias, c := range aliases {
-					if c == name && glob(pattern, alias) {
+					if c == name && keyspace.Glob(pattern, alias) {
 						found[alias] = v
 					}
 				}

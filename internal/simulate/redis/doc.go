@@ -1,7 +1,7 @@
 // Package redis is a stand-in for a Redis server: real RESP on a loopback port, the data types and the administration
 // that a migration touches, and replication between the servers of one Network with the states and the delays of the
 // real thing. Start reading at Server (server.go); a command's way through the checks is in process.go, in the order of
-// the real server's own; replication is in repl.go.
+// the real server's own; replication is in repl.go. The data, and the commands on keys, are in package keyspace.
 //
 // What it answers is held, word for word, to recordings of redis-server 7.0.15 in testdata/recordings/redis
 // (TestRecordings plays them; TestRecord makes them). The facts of those recordings that decide how a fail-over is done:

@@ -1,50 +1,41 @@
 package redis
 
-import "time"
+import (
+	"time"
 
-// Action is what becomes of a request instead of, or before, being carried out.
-type Action struct {
-	kind  actionKind
-	text  string
-	delay time.Duration
-}
-
-type actionKind int
-
-const (
-	actPass actionKind = iota
-	actFail
-	actHang
-	actCutBefore
-	actCutAfter
-	actGarbage
-	actDelay
+	"runbook/internal/simulate/fault"
 )
 
-// Pass carries the request out as if nobody watched. It is the zero Action.
-func Pass() Action { return Action{} }
+// The faults of a request are those of every simulated server.
+type (
+	Action    = fault.Action
+	Intercept = fault.Intercept
+	Write     = fault.Write
+)
 
-// Fail answers an error, such as "ERR out of order", and does not carry the request out.
-func Fail(text string) Action { return Action{kind: actFail, text: text} }
+// Forever is a delay that does not end.
+const Forever = fault.Forever
 
-// Hang never answers and does not carry the request out; the connection stays open.
-func Hang() Action { return Action{kind: actHang} }
+// Pass carries the request out as if nobody watched.
+func Pass() Action { return fault.Pass() }
+
+// Fail answers an error and does not carry the request out.
+func Fail(text string) Action { return fault.Fail(text) }
+
+// Hang never answers and does not carry the request out.
+func Hang() Action { return fault.Hang() }
 
 // CutBefore closes the connection without carrying the request out.
-func CutBefore() Action { return Action{kind: actCutBefore} }
+func CutBefore() Action { return fault.CutBefore() }
 
-// CutAfter carries the request out and closes the connection instead of answering: the reply is lost.
-func CutAfter() Action { return Action{kind: actCutAfter} }
+// CutAfter carries the request out and closes the connection instead of answering.
+func CutAfter() Action { return fault.CutAfter() }
 
-// Garbage carries the request out and answers these bytes instead of the reply, then closes.
-func Garbage(bytes string) Action { return Action{kind: actGarbage, text: bytes} }
+// Garbage carries the request out, answers these bytes and closes.
+func Garbage(bytes string) Action { return fault.Garbage(bytes) }
 
 // Delay carries the request out after d of the world's time.
-func Delay(d time.Duration) Action { return Action{kind: actDelay, delay: d} }
-
-// Intercept is asked about every request of a client before anything else looks at it. It runs outside the server's
-// lock and may call the server; but Stop, Restart and Close wait for it, so it begins those on a goroutine of their own.
-type Intercept func(cmd []string) Action
+func Delay(d time.Duration) Action { return fault.Delay(d) }
 
 // SetIntercept installs f, or takes it away where f is nil. Clients whose name (CLIENT SETNAME) is among except are not
 // asked about: a rehearsal breaks the runner's requests and not those of the traffic.
@@ -53,9 +44,6 @@ func (s *Server) SetIntercept(f Intercept, except ...string) {
 	defer s.mu.Unlock()
 	s.intercept, s.exempt = f, except
 }
-
-// Forever is a delay that does not end: a full sync that is stuck, a lag that never becomes zero.
-const Forever = time.Duration(1 << 62)
 
 // SetLag changes how long after the master this server applies a write.
 func (s *Server) SetLag(d time.Duration) {
@@ -76,13 +64,6 @@ func (s *Server) SetLoading(d time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.loadingUntil = s.clock.Now().Add(d)
-}
-
-// Write is a request that would change something, as a client sent it.
-type Write struct {
-	At     time.Time // the world's time
-	Client string    // its CLIENT SETNAME, or ""
-	Args   []string
 }
 
 // keptWrites bounds the log: enough for every request of a run, and for minutes of traffic.

@@ -45,7 +45,7 @@ func cmdInfo(x *exec, a []string) resp.Value {
 func (s *Server) usedMemory() int64 {
 	n := int64(900_000)
 	for _, d := range s.dbs {
-		n += d.size
+		n += d.Size
 	}
 	return n + s.backlog.len
 }
@@ -173,8 +173,8 @@ func (s *Server) info(section string) string {
 		line("cluster_enabled", 0)
 	case "keyspace":
 		for i, d := range s.dbs {
-			if len(d.keys) > 0 {
-				line("db"+strconv.Itoa(i), fmt.Sprintf("keys=%d,expires=%d,avg_ttl=%d", len(d.keys), len(d.expires), d.averageTTL(now.UnixMilli())))
+			if len(d.Keys) > 0 {
+				line("db"+strconv.Itoa(i), fmt.Sprintf("keys=%d,expires=%d,avg_ttl=%d", len(d.Keys), len(d.Expires), d.AverageTTL(now.UnixMilli())))
 			}
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"runbook/internal/simulate/keyspace"
 	"runbook/internal/simulate/resp"
 )
 
@@ -53,15 +54,10 @@ func (c *command) changes(args []string) bool {
 
 // exec is one command being carried out.
 type exec struct {
-	s      *Server
-	c      *client
-	d      *database
-	db     int
-	now    int64
-	dirty  int
-	before [][]string // keys found to be over, deleted first
-	ops    [][]string // what is replicated instead of the command as it came
-	other  bool       // ops stands even where it is empty
+	keyspace.Exec
+	s  *Server
+	c  *client
+	db int
 }
 
 // process is a command's way through the checks, in the order of the real server's processCommand. held means that a
@@ -185,19 +181,17 @@ func (s *Server) lacksReplicas() bool {
 func (s *Server) call(c *client, cmd *command, args []string) resp.Value {
 	s.stats.commands++
 	s.stats.calls[cmd.name]++
-	x := &exec{s: s, c: c, d: s.dbs[c.db], db: c.db, now: s.nowMS()}
+	x := &exec{s: s, c: c, db: c.db}
+	x.Exec = keyspace.Exec{DB: s.dbs[c.db], Now: s.nowMS(), Proto: c.proto, Expiry: s.expiry(c), Versions: &s.version}
 	v := cmd.run(x, args)
+	s.stats.hits += x.Hits
+	s.stats.misses += x.Misses
+	s.stats.expired += x.Expired
 	if v.Kind == resp.Err && c.inExec {
 		s.stats.errors++
 	}
-	ops := x.before
-	switch {
-	case x.other:
-		ops = append(ops, x.ops...)
-	case x.dirty > 0:
-		ops = append(ops, args)
-	}
-	s.stats.dirty += int64(x.dirty)
+	ops := x.Replicated(args)
+	s.stats.dirty += int64(x.Dirty)
 	if c.master || len(ops) == 0 {
 		return v
 	}
@@ -217,6 +211,17 @@ func (s *Server) call(c *client, cmd *command, args []string) resp.Value {
 		s.feed(-1, []string{"EXEC"})
 	}
 	return v
+}
+
+// expiry is the rule for keys that are over. A server whose writes are paused deletes none.
+func (s *Server) expiry(c *client) keyspace.Expiry {
+	switch {
+	case c.master:
+		return keyspace.Keep
+	case s.repl.masterHost == "" && s.pause.kind == pauseNone:
+		return keyspace.Delete
+	}
+	return keyspace.Hide
 }
 
 // slow finishes the commands that take time, without the lock.
@@ -247,7 +252,7 @@ func (s *Server) wait(ctx context.Context, c *client, args []string) (resp.Value
 	s.mu.Unlock()
 	for n < want && (ms == 0 || s.clock.Now().Before(deadline)) {
 		select {
-		case <-c.gone:
+		case <-c.Gone:
 			return resp.Value{}, false
 		default:
 		}
@@ -261,91 +266,8 @@ func (s *Server) wait(ctx context.Context, c *client, args []string) (resp.Value
 	return resp.Number(n), true
 }
 
-// get finds a key that is not over. On a master a key that is over is deleted now; a replica only hides it, and so does a
-// server whose writes are paused.
-func (x *exec) get(k string) *entry {
-	e := x.d.keys[k]
-	if e == nil {
-		return nil
-	}
-	if e.expire != 0 && e.expire <= x.now && !x.c.master {
-		if x.s.repl.masterHost == "" && x.s.pause.kind == pauseNone {
-			x.d.del(k)
-			x.s.stats.expired++
-			x.before = append(x.before, []string{"DEL", k})
-		}
-		return nil
-	}
-	return e
-}
-
-// read is get for a command that reads: it counts as hit or miss.
-func (x *exec) read(k string) *entry {
-	e := x.get(k)
-	if e == nil {
-		x.s.stats.misses++
-	} else {
-		x.s.stats.hits++
-	}
-	return e
-}
-
-// set stores a new value under k and counts as a change.
-func (x *exec) set(k string, e *entry) {
-	x.d.put(k, e)
-	x.changed(k)
-}
-
-// changed notes that the key's value was changed, and removes it where nothing is left of it.
-func (x *exec) changed(k string) {
-	x.dirty++
-	x.s.version++
-	e := x.d.keys[k]
-	if e == nil {
-		return
-	}
-	e.ver = x.s.version
-	if e.empty() {
-		x.d.del(k)
-	}
-}
-
-func (x *exec) del(k string) bool {
-	if x.get(k) == nil {
-		return false
-	}
-	x.d.del(k)
-	x.dirty++
-	return true
-}
-
-// instead has these commands replicated in place of the one that came.
-func (x *exec) instead(ops ...[]string) { x.ops, x.other = append(x.ops, ops...), true }
-
 var (
-	errSyntax  = resp.Errorf("ERR syntax error")
-	errType    = resp.Errorf("WRONGTYPE Operation against a key holding the wrong kind of value")
-	errInt     = resp.Errorf("ERR value is not an integer or out of range")
-	errFloat   = resp.Errorf("ERR value is not a valid float")
-	errNoKey   = resp.Errorf("ERR no such key")
+	errSyntax  = keyspace.ErrSyntax
+	errInt     = keyspace.ErrInt
 	errNothing = resp.Value{}
 )
-
-// typed finds a key of one type. bad is the error where it holds another, e nil where it does not exist.
-func (x *exec) typed(k, typ string) (e *entry, bad resp.Value) {
-	e = x.get(k)
-	if e != nil && e.typ != typ {
-		return nil, errType
-	}
-	return e, errNothing
-}
-
-// make is typed, and creates the key where it is missing.
-func (x *exec) make(k, typ string) (*entry, resp.Value) {
-	e, bad := x.typed(k, typ)
-	if e == nil && bad.IsZero() {
-		e = newEntry(typ)
-		x.d.put(k, e)
-	}
-	return e, bad
-}

@@ -1,6 +1,8 @@
 package redis
 
 import (
+	"runbook/internal/simulate/keyspace"
+
 	"context"
 	"errors"
 	"net"
@@ -282,7 +284,7 @@ func (s *Server) attach(ctx context.Context, addr string) (*link, *snapshot, err
 
 // snapshot is what a full sync carries.
 type snapshot struct {
-	dbs    []*database
+	dbs    []*keyspace.Database
 	id     string
 	offset int64
 }
@@ -328,7 +330,7 @@ func (s *Server) psync(l *link, user, password, id string, offset int64) (*snaps
 	l.state, l.ackAt = "wait_bgsave", s.clock.Now()
 	snap := &snapshot{id: r.id, offset: r.offset}
 	for _, d := range s.dbs {
-		snap.dbs = append(snap.dbs, d.clone())
+		snap.dbs = append(snap.dbs, d.Clone())
 	}
 	s.links = append(s.liveLinks(), l)
 	return snap, r.id, nil

@@ -1,7 +1,6 @@
 package redis
 
 import (
-	"bufio"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -17,6 +16,7 @@ import (
 	"time"
 
 	"runbook/internal/simulate/clock"
+	"runbook/internal/simulate/keyspace"
 	"runbook/internal/simulate/resp"
 )
 
@@ -60,7 +60,7 @@ type Server struct {
 	wg        sync.WaitGroup
 	started   time.Time
 	runID     string
-	dbs       []*database
+	dbs       []*keyspace.Database
 	clients   map[int64]*client
 	nextID    int64
 	config    map[string]string
@@ -181,7 +181,7 @@ func (s *Server) listen() error {
 }
 
 // boot begins a process: everything that a restart forgets is made here. The caller holds the lock.
-func (s *Server) boot(data []*database) {
+func (s *Server) boot(data []*keyspace.Database) {
 	s.ctx, s.stop = context.WithCancelCause(context.Background())
 	s.alive, s.started, s.runID = true, s.clock.Now(), newID()
 	s.config = defaults()
@@ -241,7 +241,7 @@ func (s *Server) down() {
 		s.listener = nil
 	}
 	for _, c := range s.clients {
-		c.close()
+		c.Close()
 	}
 	for _, l := range s.links {
 		l.close()
@@ -286,7 +286,7 @@ func (s *Server) Restart(keepData bool) error {
 	if err := s.listen(); err != nil {
 		return err
 	}
-	var data []*database
+	var data []*keyspace.Database
 	if keepData {
 		data = s.dbs
 	}
@@ -355,26 +355,24 @@ func (s *Server) accept(ctx context.Context, l net.Listener) {
 
 // client is one connection. Its fields are behind the server's lock, but those that never change.
 type client struct {
-	id       int64
-	conn     net.Conn
-	gone     chan struct{} // closed when the connection is
-	once     sync.Once
-	name     string
-	since    time.Time
-	last     string
-	db       int
-	proto    int
-	authed   bool
-	internal bool
-	master   bool // the stream of our master
-	multi    bool
-	dirtyTx  bool
-	queue    [][]string
-	watch    map[watched]uint64
-	quit     bool
-	offset   int64 // of the stream after its last command: what its WAIT waits for
-	inExec   bool
-	ops      [][]string // what the running transaction propagates
+	*resp.Peer // nil where nobody is connected
+	id         int64
+	name       string
+	since      time.Time
+	last       string
+	db         int
+	proto      int
+	authed     bool
+	internal   bool
+	master     bool // the stream of our master
+	multi      bool
+	dirtyTx    bool
+	queue      [][]string
+	watch      map[watched]uint64
+	quit       bool
+	offset     int64 // of the stream after its last command: what its WAIT waits for
+	inExec     bool
+	ops        [][]string // what the running transaction propagates
 }
 
 type watched struct {
@@ -382,73 +380,18 @@ type watched struct {
 	key string
 }
 
-func (c *client) close() {
-	c.once.Do(func() {
-		close(c.gone)
-		_ = c.conn.Close()
-	})
-}
-
-// serve begins a client's two goroutines: one reads, so that a connection that closes while its command is held is noticed, the
-// other carries out and answers. The caller holds the lock.
+// serve begins a client's life. The caller holds the lock.
 func (s *Server) serve(ctx context.Context, nc net.Conn) {
 	s.nextID++
 	s.stats.connections++
-	c := &client{id: s.nextID, conn: nc, gone: make(chan struct{}), since: s.clock.Now(), proto: 2}
+	c := &client{id: s.nextID, Peer: resp.NewPeer(nc), since: s.clock.Now(), proto: 2}
 	c.authed = s.config["requirepass"] == ""
 	s.clients[c.id] = c
-	requests := make(chan []string, 64)
 	s.wg.Go(func() {
-		defer close(requests)
-		r := bufio.NewReaderSize(nc, 16<<10)
-		for {
-			args, err := resp.ReadCommand(r)
-			if err != nil {
-				if errors.Is(err, resp.ErrProtocol) {
-					_, reason, _ := strings.Cut(err.Error(), ": ")
-					_, _ = nc.Write([]byte("-ERR Protocol error: " + reason + "\r\n"))
-				}
-				c.close()
-				return
-			}
-			select {
-			case requests <- args:
-			case <-c.gone:
-				return
-			}
-		}
-	})
-	s.wg.Go(func() {
-		defer func() {
-			c.close()
-			s.mu.Lock()
-			delete(s.clients, c.id)
-			s.mu.Unlock()
-		}()
-		var out []byte
-		for {
-			var args []string
-			var ok bool
-			select {
-			case args, ok = <-requests:
-			case <-c.gone:
-				return
-			}
-			if !ok {
-				return
-			}
-			reply, keep := s.request(ctx, c, args)
-			out = append(out, reply...)
-			if len(requests) == 0 || !keep {
-				if _, err := nc.Write(out); err != nil {
-					return
-				}
-				out = out[:0]
-			}
-			if !keep {
-				return
-			}
-		}
+		c.Serve(func(args []string) ([]byte, bool) { return s.request(ctx, c, args) })
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.clients, c.id)
 	})
 }
 
@@ -464,39 +407,16 @@ func (s *Server) request(ctx context.Context, c *client, args []string) (reply [
 	if f != nil {
 		act = f(slices.Clone(args))
 	}
-	switch act.kind {
-	case actFail:
-		s.logWrite(c, args)
-		return resp.Errorf("%s", act.text).Append(nil, 2), true
-	case actHang:
-		s.logWrite(c, args)
-		select {
-		case <-c.gone:
-		case <-ctx.Done():
-		}
-		return nil, false
-	case actCutBefore:
-		return nil, false
-	case actDelay:
-		if s.clock.Sleep(ctx, act.delay) != nil {
+	return act.Around(ctx, s.clock, c.Gone, func() { s.logWrite(c, args) }, func() ([]byte, bool) {
+		v, ok := s.carryOut(ctx, c, args)
+		if !ok {
 			return nil, false
 		}
-	}
-	s.logWrite(c, args)
-	v, ok := s.carryOut(ctx, c, args)
-	if !ok {
-		return nil, false
-	}
-	switch act.kind {
-	case actCutAfter:
-		return nil, false
-	case actGarbage:
-		return []byte(act.text), false
-	}
-	s.mu.Lock()
-	proto, quit := c.proto, c.quit
-	s.mu.Unlock()
-	return v.Append(nil, proto), !quit
+		s.mu.Lock()
+		proto, quit := c.proto, c.quit
+		s.mu.Unlock()
+		return v.Append(nil, proto), !quit
+	})
 }
 
 // carryOut runs a command, waiting as long as a pause holds it. ok is false where the connection or the server went away
@@ -524,7 +444,7 @@ func (s *Server) carryOut(ctx context.Context, c *client, args []string) (v resp
 		gone := false
 		select {
 		case <-over:
-		case <-c.gone:
+		case <-c.Gone:
 			gone = true
 		case <-ctx.Done():
 		}
@@ -612,8 +532,8 @@ func (s *Server) expireCycle() {
 	}
 	now := s.nowMS()
 	for i, d := range s.dbs {
-		for k := range d.expires {
-			if e := d.keys[k]; e.expire <= now {
+		for k := range d.Expires {
+			if e := d.Keys[k]; e.Expire <= now {
 				s.expireKey(i, k)
 			}
 		}
@@ -621,7 +541,7 @@ func (s *Server) expireCycle() {
 }
 
 func (s *Server) expireKey(db int, k string) {
-	s.dbs[db].del(k)
+	s.dbs[db].Del(k)
 	s.stats.expired++
 	s.feed(db, []string{"DEL", k})
 }
@@ -635,3 +555,5 @@ func newID() string {
 	_, _ = rand.Read(b)
 	return hex.EncodeToString(b)
 }
+
+func newDatabase() *keyspace.Database { return keyspace.NewDatabase(1024) }

@@ -1,4 +1,4 @@
-package redis
+package keyspace
 
 import (
 	"crypto/sha256"
@@ -12,29 +12,27 @@ import (
 	"strconv"
 )
 
-// buckets is how many parts a database is cut into for SCAN: a cursor is the number of the next part, so a key that is
-// there during the whole iteration is returned, as the real one guarantees.
-const buckets = 1024
-
-type database struct {
+// Database is one keyspace. It is cut into parts for SCAN: a cursor is the number of the next part, so a key that is
+// there during the whole iteration is returned, as Redis guarantees.
+type Database struct {
+	Keys    map[string]*Entry
+	Expires map[string]struct{} // the keys that have a time to live
+	Size    int64               // bytes of keys and values, roughly
 	seed    maphash.Seed
-	keys    map[string]*entry
-	parts   [buckets][]string
-	expires map[string]struct{}
-	size    int64 // bytes of keys and values, for used_memory and maxmemory
+	parts   [][]string
 }
 
-// entry is one key. Exactly one of the values is in use, as typ says.
-type entry struct {
-	typ    string // as TYPE answers
-	str    string
-	list   []string
-	hash   *ordered
-	set    *ordered
-	zset   map[string]float64
-	expire int64 // Unix milliseconds, 0 for none
-	part   int   // index in its bucket
-	ver    uint64
+// Entry is one key. Exactly one of the values is in use, as typ says.
+type Entry struct {
+	Type    string // as TYPE answers
+	Expire  int64  // Unix milliseconds, 0 for none
+	Version uint64 // changes with every change, so that WATCH sees it
+	str     string
+	list    []string
+	hash    *ordered
+	set     *ordered
+	zset    map[string]float64
+	part    int // index in its bucket
 }
 
 // ordered is a small map that keeps the order of insertion, as a listpack does.
@@ -81,38 +79,43 @@ func (o *ordered) clone() *ordered {
 	return &ordered{names: slices.Clone(o.names), at: maps.Clone(o.at), vals: slices.Clone(o.vals)}
 }
 
-func newDatabase() *database {
-	return &database{seed: maphash.MakeSeed(), keys: map[string]*entry{}, expires: map[string]struct{}{}}
+// NewDatabase gives an empty one of that many parts, a power of two: many for a large keyspace, few where there are many
+// small ones.
+func NewDatabase(parts int) *Database {
+	return &Database{seed: maphash.MakeSeed(), Keys: map[string]*Entry{}, Expires: map[string]struct{}{}, parts: make([][]string, parts)}
 }
 
-func (d *database) bucket(k string) int { return int(maphash.String(d.seed, k) % buckets) }
+func (d *Database) bucket(k string) int { return int(maphash.String(d.seed, k) % uint64(len(d.parts))) }
 
-func (d *database) put(k string, e *entry) {
-	if old, ok := d.keys[k]; ok {
+// Put stores e under k in place of what was there, with the time to live that e has.
+func (d *Database) Put(k string, e *Entry) {
+	if old, ok := d.Keys[k]; ok {
 		e.part = old.part
-		d.size -= old.weight()
+		d.Size -= old.weight()
 	} else {
 		b := d.bucket(k)
 		e.part = len(d.parts[b])
 		d.parts[b] = append(d.parts[b], k)
-		d.size += int64(len(k)) + 56
+		d.Size += int64(len(k)) + 56
 	}
-	d.keys[k] = e
-	d.size += e.weight()
-	d.setExpire(k, e, e.expire)
+	d.Keys[k] = e
+	d.Size += e.weight()
+	d.SetExpire(k, e, e.Expire)
 }
 
-func (d *database) setExpire(k string, e *entry, at int64) {
-	e.expire = at
+// SetExpire gives the key a time to live that ends at Unix milliseconds at, or none where at is 0.
+func (d *Database) SetExpire(k string, e *Entry, at int64) {
+	e.Expire = at
 	if at == 0 {
-		delete(d.expires, k)
+		delete(d.Expires, k)
 	} else {
-		d.expires[k] = struct{}{}
+		d.Expires[k] = struct{}{}
 	}
 }
 
-func (d *database) del(k string) bool {
-	e, ok := d.keys[k]
+// Del removes a key, over or not, and says whether it was there.
+func (d *Database) Del(k string) bool {
+	e, ok := d.Keys[k]
 	if !ok {
 		return false
 	}
@@ -120,18 +123,19 @@ func (d *database) del(k string) bool {
 	last := len(d.parts[b]) - 1
 	moved := d.parts[b][last]
 	d.parts[b][e.part] = moved
-	d.keys[moved].part = e.part
+	d.Keys[moved].part = e.part
 	d.parts[b] = d.parts[b][:last]
-	delete(d.keys, k)
-	delete(d.expires, k)
-	d.size -= e.weight() + int64(len(k)) + 56
+	delete(d.Keys, k)
+	delete(d.Expires, k)
+	d.Size -= e.weight() + int64(len(k)) + 56
 	return true
 }
 
-// scan gives the keys of the parts from cursor on until there are count, and the next cursor. Cursors are handed out with
+// Scan gives the keys of the parts from cursor on until there are count, and the next cursor. Cursors are handed out with
 // their bits reversed: a client that takes them for progress in per cent is wrong here as it is with the real one.
-func (d *database) scan(cursor uint64, count int) (keys []string, next uint64) {
-	const shift = 64 - 10
+func (d *Database) Scan(cursor uint64, count int) (keys []string, next uint64) {
+	buckets := len(d.parts)
+	shift := 64 - bits.Len(uint(buckets-1))
 	b := int(bits.Reverse64(cursor) >> shift)
 	for ; b < buckets && len(keys) < count; b++ {
 		keys = append(keys, d.parts[b]...)
@@ -142,33 +146,35 @@ func (d *database) scan(cursor uint64, count int) (keys []string, next uint64) {
 	return keys, bits.Reverse64(uint64(b) << shift)
 }
 
-// averageTTL is in milliseconds, and 0 where no key expires.
-func (d *database) averageTTL(now int64) int64 {
-	if len(d.expires) == 0 {
+// AverageTTL is in milliseconds, and 0 where no key expires.
+func (d *Database) AverageTTL(now int64) int64 {
+	if len(d.Expires) == 0 {
 		return 0
 	}
 	sum := int64(0)
-	for k := range d.expires {
-		sum += max(d.keys[k].expire-now, 0)
+	for k := range d.Expires {
+		sum += max(d.Keys[k].Expire-now, 0)
 	}
-	return sum / int64(len(d.expires))
+	return sum / int64(len(d.Expires))
 }
 
-func (d *database) clone() *database {
-	c := newDatabase()
+// Clone is a copy that shares nothing with d.
+func (d *Database) Clone() *Database {
+	c := NewDatabase(len(d.parts))
 	c.seed = d.seed
-	c.size = d.size
-	c.expires = maps.Clone(d.expires)
+	c.Size = d.Size
+	c.Expires = maps.Clone(d.Expires)
 	for b := range d.parts {
 		c.parts[b] = slices.Clone(d.parts[b])
 	}
-	for k, e := range d.keys {
-		c.keys[k] = e.clone()
+	for k, e := range d.Keys {
+		c.Keys[k] = e.Clone()
 	}
 	return c
 }
 
-func (e *entry) clone() *entry {
+// Clone is a copy that shares nothing with e.
+func (e *Entry) Clone() *Entry {
 	c := *e
 	c.list = slices.Clone(e.list)
 	c.zset = maps.Clone(e.zset)
@@ -182,7 +188,7 @@ func (e *entry) clone() *entry {
 }
 
 // weight is a rough size; only used_memory is made of it. Containers count by members, so that it costs nothing.
-func (e *entry) weight() int64 {
+func (e *Entry) weight() int64 {
 	n := int64(len(e.str)) + 32*int64(len(e.list)+len(e.zset))
 	if e.hash != nil {
 		n += 64 * int64(len(e.hash.names))
@@ -193,8 +199,8 @@ func (e *entry) weight() int64 {
 	return n
 }
 
-func (e *entry) empty() bool {
-	switch e.typ {
+func (e *Entry) empty() bool {
+	switch e.Type {
 	case "list":
 		return len(e.list) == 0
 	case "hash":
@@ -207,9 +213,9 @@ func (e *entry) empty() bool {
 	return false
 }
 
-func (e *entry) encoding() string {
+func (e *Entry) encoding() string {
 	short := func(ss []string) bool { return !slices.ContainsFunc(ss, func(s string) bool { return len(s) > 64 }) }
-	switch e.typ {
+	switch e.Type {
 	case "string":
 		if n, err := strconv.ParseInt(e.str, 10, 64); err == nil && strconv.FormatInt(n, 10) == e.str {
 			return "int"
@@ -237,7 +243,7 @@ func (e *entry) encoding() string {
 	return "hashtable"
 }
 
-func (e *entry) intset() bool {
+func (e *Entry) intset() bool {
 	return len(e.set.names) <= 512 && !slices.ContainsFunc(e.set.names, func(s string) bool {
 		_, err := strconv.ParseInt(s, 10, 64)
 		return err != nil
@@ -245,7 +251,7 @@ func (e *entry) intset() bool {
 }
 
 // members gives a set's members: in numeric order where the real one would keep an intset.
-func (e *entry) members() []string {
+func (e *Entry) members() []string {
 	names := slices.Clone(e.set.names)
 	if e.intset() {
 		slices.SortFunc(names, func(a, b string) int {
@@ -269,7 +275,7 @@ type scored struct {
 }
 
 // ranked gives a sorted set's members by score, then by name.
-func (e *entry) ranked() []scored {
+func (e *Entry) ranked() []scored {
 	out := make([]scored, 0, len(e.zset))
 	for m, s := range e.zset {
 		out = append(out, scored{m, s})
@@ -298,14 +304,14 @@ type payload struct {
 	Zset map[string]string `json:",omitempty"`
 }
 
-func (e *entry) dump() string {
-	p := payload{Type: e.typ, Str: []byte(e.str)}
+func (e *Entry) dump() string {
+	p := payload{Type: e.Type, Str: []byte(e.str)}
 	add := func(ss ...string) {
 		for _, s := range ss {
 			p.List = append(p.List, []byte(s))
 		}
 	}
-	switch e.typ {
+	switch e.Type {
 	case "list":
 		add(e.list...)
 	case "set":
@@ -330,7 +336,7 @@ func (e *entry) dump() string {
 	return string(append(b, sum[:8]...))
 }
 
-func restore(s string) (*entry, bool) {
+func restore(s string) (*Entry, bool) {
 	if len(s) < 10 {
 		return nil, false
 	}
@@ -364,8 +370,8 @@ func restore(s string) (*entry, bool) {
 	return e, true
 }
 
-func newEntry(typ string) *entry {
-	e := &entry{typ: typ}
+func newEntry(typ string) *Entry {
+	e := &Entry{Type: typ}
 	switch typ {
 	case "hash":
 		e.hash = newOrdered()
