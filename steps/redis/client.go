@@ -87,6 +87,8 @@ type Dialect struct {
 	// Reads are further commands that only read, in capitals: "SLOTSINFO", "PKCLUSTER INFO". One that
 	// names a sub-command allows that one alone. More is never taken away from the list of Redis.
 	Reads []string
+	// StaleSize: DBSIZE tells what a count in the past has found, not how many keys there are now.
+	StaleSize bool
 }
 
 // Client speaks to one server, over a few connections of its own. It is safe for

@@ -147,6 +147,9 @@ func readCompare(ctx context.Context, v steps.View, in compareIn) (compareOut, e
 
 // dbSize is nil where the server does not say.
 func dbSize(ctx context.Context, c *Client) (*int64, error) {
+	if c.dialect.StaleSize {
+		return nil, nil
+	}
 	r, err := c.Do(ctx, "DBSIZE")
 	if err != nil {
 		if unsupported(err) {
@@ -288,8 +291,38 @@ func (c *comparison) keys(ctx context.Context, from *Client, size *int64, side i
 		batch = batch[:0]
 		return err
 	}
+	take := func(keys []string) (bool, error) {
+		for _, k := range keys {
+			// SCAN may give a key twice; within a batch that is cheap to see, further apart it is compared again
+			if !c.wants(k) || slices.Contains(batch, k) {
+				continue
+			}
+			batch = append(batch, k)
+			if left--; sample && left == 0 {
+				return true, nil
+			}
+			if len(batch) == batchKeys {
+				if err := flush(); err != nil {
+					return false, err
+				}
+			}
+		}
+		return false, nil
+	}
+	err := c.scanKeys(ctx, from, []string{"SCAN"}, take)
+	if e, ok := Answered(err); ok && strings.Contains(e.Text, "not supported in current configuration") {
+		err = c.scanSlots(ctx, from, take)
+	}
+	if err != nil {
+		return err
+	}
+	return flush()
+}
+
+// scanKeys gives all keys that a scanning command finds to take, until that has enough.
+func (c *comparison) scanKeys(ctx context.Context, from *Client, command []string, take func([]string) (bool, error)) error {
 	for cursor := "0"; ; {
-		args := []string{"SCAN", cursor}
+		args := append(slices.Clone(command), cursor)
 		if c.in.Match != "" {
 			args = append(args, "MATCH", c.in.Match)
 		}
@@ -301,25 +334,33 @@ func (c *comparison) keys(ctx context.Context, from *Client, size *int64, side i
 		if err != nil {
 			return err
 		}
-		for _, k := range keys {
-			// SCAN may give a key twice; within a batch that is cheap to see, further apart it is compared again
-			if !c.wants(k) || slices.Contains(batch, k) {
-				continue
-			}
-			batch = append(batch, k)
-			if left--; sample && left == 0 {
-				return flush()
-			}
-			if len(batch) == batchKeys {
-				if err := flush(); err != nil {
-					return err
-				}
-			}
+		if enough, err := take(keys); err != nil || enough {
+			return err
 		}
 		if cursor = next; cursor == "0" {
-			return flush()
+			return nil
 		}
 	}
+}
+
+// scanSlots scans a Pika in mode sharding, which has no SCAN for all of its keys, slot by slot.
+func (c *comparison) scanSlots(ctx context.Context, from *Client, take func([]string) (bool, error)) error {
+	if len(c.in.Slots) == 0 {
+		return steps.Precondition("compare the keys of %s: a Pika in mode sharding gives its keys by slots alone", from.Addr()).
+			WithHint("slots: those that both sides hold")
+	}
+	enough := false
+	for _, slot := range c.in.Slots {
+		err := c.scanKeys(ctx, from, []string{"SLOTSSCAN", strconv.Itoa(slot)}, func(keys []string) (bool, error) {
+			var err error
+			enough, err = take(keys)
+			return enough, err
+		})
+		if err != nil || enough {
+			return err
+		}
+	}
+	return nil
 }
 
 func scanned(r Reply) (string, []string, error) {

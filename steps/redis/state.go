@@ -1,6 +1,7 @@
 package redis
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net"
@@ -48,13 +49,16 @@ func ParseInfo(text string) Info {
 	in := Info{Fields: map[string]any{}}
 	for line := range strings.Lines(text) {
 		line = strings.TrimRight(line, "\r\n")
+		if n, ok := pikaKeys(line); ok {
+			in.Keys += n
+		}
 		name, value, ok := strings.Cut(line, ":")
 		if !ok || strings.HasPrefix(line, "#") {
 			continue
 		}
 		in.Fields[name] = typed(name, value)
 	}
-	in.Version, in.Mode, in.RunID = in.text("redis_version"), in.text("redis_mode"), in.text("run_id")
+	in.Version, in.Mode, in.RunID = cmp.Or(in.text("redis_version"), in.text("pika_version")), in.text("redis_mode"), in.text("run_id")
 	in.Config, in.Role, in.ReplID = in.text("config_file"), in.text("role"), in.text("master_replid")
 	in.Paused = in.text("paused_actions")
 	in.PID, _ = in.number("process_id")
@@ -85,6 +89,19 @@ func ParseInfo(text string) Info {
 		}
 	}
 	return in
+}
+
+// pikaKeys reads a line of Pika's section Keyspace, "db0 Strings_keys=12, expires=0" or "kv keys:12": what its last count has found.
+func pikaKeys(line string) (int64, bool) {
+	_, rest, ok := strings.Cut(line, " keys:")
+	if !ok {
+		if _, rest, ok = strings.Cut(line, "_keys="); !ok || !strings.HasPrefix(line, "db") {
+			return 0, false
+		}
+		rest, _, _ = strings.Cut(rest, ",")
+	}
+	n, err := strconv.ParseInt(strings.TrimSpace(rest), 10, 64)
+	return n, err == nil
 }
 
 func (in Info) replica(field string) (Replica, bool) {
