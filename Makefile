@@ -7,7 +7,7 @@ VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev
 LDFLAGS  := -s -w -X main.version=$(VERSION)
 
 .DEFAULT_GOAL := help
-.PHONY: help build setup check test race lint fmt golden fuzz bench bench-peers kill clean
+.PHONY: help build setup check test race lint fmt golden fuzz bench bench-peers kill lab clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*##/\t/' | expand -t 14
@@ -15,7 +15,7 @@ help: ## list the targets
 build: ## build bin/runner
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/runner ./cmd/runner
 
-setup: ## install what the tests start: redis-server, sshd (Debian packages)
+setup: ## install what the tests start: redis-server, sshd, ZooKeeper (with java), nutcracker, rsync (Debian packages)
 	@./scripts/setup
 
 check: setup lint race fuzz ## all that must pass: what CI runs
@@ -51,6 +51,9 @@ bench-peers: build ## the same 1000 steps with go-task and ansible-core
 
 kill: setup ## the long lane: 200 SIGKILLs at random instants, and the hand-over killed at every step, each resumed
 	KILLS=200 $(GO) test -count 1 -run 'Killed' -timeout 30m -v ./internal/acceptance
+
+lab: ## the shipped runbooks against real Pika and Codis programs, where there are any (docs/lab.md)
+	LAB=1 $(GO) test -count 1 -timeout 90m -v ./internal/lab
 
 clean: ## remove what was built
 	rm -rf bin
