@@ -10,21 +10,26 @@ import (
 
 	"runbook/schema"
 	"runbook/steps"
+	"runbook/steps/codis"
 	"runbook/steps/core"
 	"runbook/steps/host"
+	"runbook/steps/pika"
 	"runbook/steps/redis"
+	"runbook/steps/twemproxy"
+	"runbook/steps/zookeeper"
 )
 
 // Kinds lists the step kinds, by name.
 func Kinds() []*steps.Definition {
-	kinds := slices.Concat(core.Kinds(), host.Kinds(), redis.Kinds())
+	kinds := slices.Concat(codis.Kinds(), core.Kinds(), host.Kinds(), pika.Kinds(), redis.Kinds(), twemproxy.Kinds(), zookeeper.Kinds())
 	slices.SortFunc(kinds, func(a, b *steps.Definition) int { return strings.Compare(a.Name, b.Name) })
 	return kinds
 }
 
 // Targets lists the kinds of targets, by name.
 func Targets() []*steps.TargetDefinition {
-	targets := []*steps.TargetDefinition{host.Target().Define(), redis.Target().Define()}
+	targets := []*steps.TargetDefinition{codis.Target().Define(), host.Target().Define(), pika.Target().Define(), redis.Target().Define(),
+		twemproxy.Target().Define(), zookeeper.Target().Define()}
 	slices.SortFunc(targets, func(a, b *steps.TargetDefinition) int { return strings.Compare(a.Name, b.Name) })
 	return targets
 }
