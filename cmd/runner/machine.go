@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 
 	"runbook/internal/simulate"
@@ -28,7 +29,7 @@ type machine struct {
 
 func (m *machine) String() string { return m.host.Name() + " (simulated)" }
 
-// Run answers from the world's stubs; redis-server is started as the world does it.
+// Run answers from the world's stubs; the programs that the world knows are its own.
 func (m *machine) Run(ctx context.Context, c host.Command) (host.Result, error) {
 	argv := c.Argv
 	if c.Shell != "" {
@@ -43,11 +44,10 @@ func (m *machine) Run(ctx context.Context, c host.Command) (host.Result, error) 
 		}
 	}
 	out, errOut, code, err := m.host.Run(argv, c.Stdin)
-	if errors.Is(err, simhost.ErrNoStub) && path.Base(argv[0]) == "redis-server" {
-		if _, startErr := m.host.Start(argv, c.Dir, environment(c.Env)); startErr != nil {
-			return host.Result{Code: 1, Stderr: host.Output{Text: startErr.Error()}}, nil //nolint:nilerr // the shell tells it by its exit code
+	if errors.Is(err, simhost.ErrNoStub) {
+		if said, code, known := m.world.Run(m.host, argv, c.Dir, environment(c.Env)); known {
+			return host.Result{Code: code, Stderr: host.Output{Text: said}}, nil //nolint:nilerr // the world has an answer of its own
 		}
-		return host.Result{}, nil
 	}
 	if err != nil {
 		return host.Result{}, steps.Errorf("sandbox", "run %w", err)
@@ -67,6 +67,11 @@ func (m *machine) Start(ctx context.Context, s host.Spawn) (host.Process, error)
 	pid, err := m.host.Start(s.Argv, s.Dir, environment(s.Env))
 	if err != nil {
 		return host.Process{}, steps.Errorf("start", "%w", err)
+	}
+	if s.PIDFile != "" {
+		if err := m.host.WriteFile(s.PIDFile, []byte(strconv.Itoa(pid)+"\n"), 0o644); err != nil {
+			return host.Process{}, err
+		}
 	}
 	return m.Process(ctx, pid)
 }
@@ -158,8 +163,8 @@ func (m *machine) RealPath(ctx context.Context, name string) (string, error) {
 }
 
 func (m *machine) Listening(_ context.Context, port int) (host.Listener, error) {
-	by, open := m.host.Listening(port)
-	l := host.Listener{Port: port, Open: open, Process: by}
+	pid, argv, open := m.host.Holder(port)
+	l := host.Listener{Port: port, Open: open, PID: pid, Process: strings.Join(argv, " ")}
 	if open {
 		l.Addrs = []string{fmt.Sprintf("127.0.0.1:%d", port)}
 	}
@@ -168,7 +173,7 @@ func (m *machine) Listening(_ context.Context, port int) (host.Listener, error) 
 
 // Dial reaches the systems of the world, and its HTTP stubs behind every other address.
 func (m *machine) Dial(ctx context.Context, addr string) (net.Conn, error) {
-	if m.world.Translate(addr) != addr {
+	if _, ok := m.world.Resolve(addr); ok {
 		return m.world.Dial(ctx, "tcp", addr)
 	}
 	client, server := net.Pipe()

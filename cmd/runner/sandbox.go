@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -18,8 +19,13 @@ import (
 	"runbook/runner"
 	"runbook/schema"
 	"runbook/steps"
+	"runbook/steps/catalog"
+	"runbook/steps/codis"
 	"runbook/steps/host"
+	"runbook/steps/pika"
 	"runbook/steps/redis"
+	"runbook/steps/twemproxy"
+	"runbook/steps/zookeeper"
 )
 
 // beside is the world file of a bare --sandbox: the one that lies beside the runbook.
@@ -44,8 +50,9 @@ type world struct {
 	speed   float64
 	spec    simulate.Spec
 	world   *simulate.World
-	real    map[string]string // declared addresses and the ones that stand for them
 	traffic *traffic.Traffic
+
+	guardians guardians
 }
 
 // sandbox reads the world file and brings its systems up, so that their addresses are
@@ -60,7 +67,7 @@ func (a *app) sandbox(cmd *cobra.Command, f *sandboxFlags, book string) (*world,
 	if f.speed <= 0 || f.speed > 10000 {
 		return nil, usage("--speed 100", "--speed %v is not between 0 and 10000", f.speed)
 	}
-	w := &world{file: f.file, speed: f.speed, real: map[string]string{}}
+	w := &world{file: f.file, speed: f.speed}
 	if w.file == beside {
 		w.file = strings.TrimSuffix(book, filepath.Ext(book)) + ".sandbox.yaml"
 	}
@@ -80,7 +87,7 @@ func (a *app) sandbox(cmd *cobra.Command, f *sandboxFlags, book string) (*world,
 	return w, nil
 }
 
-// invariants finds what the world file asks for and cannot have.
+// invariants finds what the world file asks for and what cannot be checked in this world.
 func (w *world) invariants(text []byte) []schema.Finding {
 	var f struct {
 		Invariants []schema.Leaf[string]    `yaml:"invariants"`
@@ -92,16 +99,17 @@ func (w *world) invariants(text []byte) []schema.Finding {
 			Severity: schema.Error, Rule: rule, Message: fmt.Sprintf(format, args...), Suggestion: suggestion})
 	}
 	_ = schema.Decode(w.file, text, &f) // its findings are known
-	checked, later := simulate.Invariants(), simulate.LaterInvariants()
+	known, here := simulate.Invariants(), w.spec.Checkable()
 	for _, name := range f.Invariants {
 		switch {
-		case slices.Contains(later, name.Value):
-			wrong(name.Span, "not-yet", "", "this version cannot check %s: it simulates nothing that has slots; it checks %s", name.Value, strings.Join(checked, ", "))
-		case !slices.Contains(checked, name.Value):
-			near, _ := schema.Nearest(name.Value, append(slices.Clone(checked), later...))
-			wrong(name.Span, "unknown-invariant", near, "there is no invariant %s; there are %s", name.Value, strings.Join(append(slices.Clone(checked), later...), ", "))
-		case w.spec.Traffic == nil:
+		case !slices.Contains(known, name.Value):
+			near, _ := schema.Nearest(name.Value, known)
+			wrong(name.Span, "unknown-invariant", near, "there is no invariant %s; there are %s", name.Value, strings.Join(known, ", "))
+		case slices.Contains(here, name.Value):
+		case simulate.OfTraffic(name.Value):
 			wrong(name.Span, "no-traffic", "traffic: {through: NAME}", "%s is about the clients of the world, and it has none", name.Value)
+		default:
+			wrong(name.Span, "no-slots", "", "%s is about the slots of a codis, and the world has none", name.Value)
 		}
 	}
 	return findings
@@ -113,12 +121,6 @@ func (w *world) up(declared map[string]string) error {
 	w.world, err = simulate.Start(context.Background(), w.spec, simulate.Options{Clock: clock.New(w.speed), Addrs: declared})
 	if err != nil {
 		return usage("", "%s: %w", w.file, err)
-	}
-	for _, name := range w.world.Names() {
-		if addr := w.world.Addr(name); addr != "" {
-			w.real[w.world.Translate(addr)] = addr
-			w.real[addr] = addr
-		}
 	}
 	return nil
 }
@@ -145,8 +147,10 @@ func (w *world) overlay(book string) *overlay {
 		}
 		declared := map[string]string{}
 		for _, e := range inv.Targets {
-			if addr, ok := e.Value.Config.Get("addr"); ok && addr.Scalar != nil && !strings.Contains(addr.Scalar.Text, "${{") {
-				declared[e.Key.Value] = addr.Scalar.Text
+			for _, addr := range addresses(e.Value.Config) {
+				if addr.Scalar != nil && !strings.Contains(addr.Scalar.Text, "${{") && declared[e.Key.Value] == "" {
+					declared[e.Key.Value] = addr.Scalar.Text
+				}
 			}
 		}
 		if err := w.up(declared); err != nil {
@@ -160,15 +164,28 @@ func (w *world) overlay(book string) *overlay {
 			}
 			config := append(schema.Map[schema.Value]{}, t.Value.Config...)
 			for k := range config {
-				if config[k].Key.Value == "addr" {
-					at := config[k].Value.Span
-					config[k].Value = schema.Value{Kind: schema.ScalarValue, Span: at, Scalar: &schema.Scalar{Text: addr, Tag: schema.String, Quoted: true, Span: at}}
+				at := config[k].Value.Span
+				scalar := schema.Value{Kind: schema.ScalarValue, Span: at, Scalar: &schema.Scalar{Text: addr, Tag: schema.String, Quoted: true, Span: at}}
+				switch config[k].Key.Value {
+				case "addr":
+					config[k].Value = scalar
+				case "addrs":
+					config[k].Value = schema.Value{Kind: schema.ListValue, Span: at, List: []schema.Value{scalar}}
 				}
 			}
 			t.Value.Config = config
 		}
 		return inv, nil
 	}}
+}
+
+// addresses are those that a target declares: one system of the world stands for all of them.
+func addresses(config schema.Map[schema.Value]) []schema.Value {
+	if addr, ok := config.Get("addr"); ok {
+		return []schema.Value{addr}
+	}
+	addrs, _ := config.Get("addrs")
+	return addrs.List
 }
 
 // path is what is kept of the sandbox in the plan and the journal.
@@ -179,13 +196,16 @@ func (w *world) path() string {
 	return w.file
 }
 
-// start puts the world's time and machines into the run, and its clients to work.
+// start puts the world's time, machines and guardians into the run, and its clients to work.
 func (w *world) start(ctx context.Context, cfg *runner.Config) error {
 	if w == nil {
 		return nil
 	}
 	cfg.Clock = runner.FastClock{Start: time.Now(), Speed: w.speed}
 	cfg.Connect = w.connect
+	cfg.Guardian = w.guardians.starter(runner.GuardianConfig{
+		Catalog: runner.NewCatalog(catalog.Kinds(), catalog.Targets()), Clock: cfg.Clock, Connect: w.connect,
+	})
 	var err error
 	if w.traffic, err = w.world.StartTraffic(ctx); err != nil {
 		return usage("", "%s: start the traffic: %w", w.file, err)
@@ -210,25 +230,65 @@ func (w *world) connect(_ context.Context, t steps.Target, access steps.Access) 
 		}
 		return m, true, nil
 	case redis.KindName:
-		addr, ok := w.real[t.Addr()]
-		if !ok {
-			return nil, false, steps.Errorf("sandbox", "%s (%s) is not in the sandbox %s, and nothing outside of it is touched", t.Name, t.Addr(), w.file)
-		}
-		config := make(map[string]any, len(t.Config))
-		for k, v := range t.Config {
-			config[k] = v
-		}
-		config["addr"] = addr
-		var cfg redis.Config
-		if err := schema.Bind(config, &cfg); err != nil {
-			return nil, false, fmt.Errorf("target %s: %w", t.Name, err)
-		}
-		return redis.Open(cfg, access, redis.Dialect{}), true, nil
+		return inside(w, t, func(c redis.Config) any { return redis.Open(c, access, redis.Dialect{}) })
+	case pika.KindName:
+		return inside(w, t, func(c pika.Config) any { return pika.Open(c, access) })
+	case codis.KindName:
+		// It also speaks to the proxies that the dashboard names: a simulated one has reached them through the world itself.
+		return inside(w, t, func(c codis.Config) any { return codis.Open(c, access) })
+	case zookeeper.KindName:
+		return inside(w, t, func(c zookeeper.Config) any { return zookeeper.Open(c, access) })
+	case twemproxy.KindName:
+		return inside(w, t, func(c twemproxy.Config) any { return twemproxy.Open(c) })
 	}
 	return nil, false, steps.Errorf("sandbox", "target %s: a sandbox has no targets of kind %s", t.Name, t.Kind)
 }
 
-// verdict is what a world's clients saw, and which of its invariants that breaks.
+// inside opens a target whose addresses are all in the world, at the ones where it really listens.
+func inside[C any](w *world, t steps.Target, open func(C) any) (any, bool, error) {
+	real := func(addr any) (string, error) {
+		text := fmt.Sprint(addr)
+		if actual, ok := w.world.Resolve(text); ok {
+			return actual, nil
+		}
+		return "", steps.Errorf("sandbox", "%s (%s) is not in the sandbox %s, and nothing outside of it is touched", t.Name, text, w.file)
+	}
+	config := maps.Clone(t.Config)
+	found := false
+	for _, key := range []string{"addr", "addrs"} {
+		switch v := config[key].(type) {
+		case nil:
+			continue
+		case []any:
+			all := make([]any, len(v))
+			for i := range v {
+				addr, err := real(v[i])
+				if err != nil {
+					return nil, false, err
+				}
+				all[i] = addr
+			}
+			config[key] = all
+		default:
+			addr, err := real(v)
+			if err != nil {
+				return nil, false, err
+			}
+			config[key] = addr
+		}
+		found = true
+	}
+	if !found {
+		return nil, false, steps.Errorf("sandbox", "target %s has no address to look for in the sandbox %s", t.Name, w.file)
+	}
+	var c C
+	if err := schema.Bind(config, &c); err != nil {
+		return nil, false, fmt.Errorf("target %s: %w", t.Name, err)
+	}
+	return open(c), true, nil
+}
+
+// verdict is what a world's clients saw, and which of its invariants do not hold.
 type verdict struct {
 	words  string
 	broken []runner.Line
@@ -243,27 +303,47 @@ func (w *world) stop() verdict {
 		w.world.Close()
 		w.world = nil
 	}()
-	if w.traffic == nil {
-		return verdict{}
+	w.guardians.stop()
+	v := verdict{}
+	broken, unread := map[string]string{}, map[string]error{}
+	if w.traffic != nil {
+		v.words = w.clients(broken, unread)
 	}
+	slots, err := w.world.CheckSlots()
+	maps.Copy(broken, slots)
+	for _, name := range w.spec.Wanted() {
+		switch what, cause := broken[name], unread[name]; {
+		case what != "":
+			v.broken = append(v.broken, runner.Line{Tone: runner.Bad, Text: "sandbox: invariant " + name + " is broken: " + what})
+		case cause != nil:
+			v.broken = append(v.broken, runner.Line{Tone: runner.Bad, Text: fmt.Sprintf("sandbox: invariant %s cannot be checked: what clients wrote cannot be read: %v", name, cause)})
+		case err != nil && !simulate.OfTraffic(name):
+			v.broken = append(v.broken, runner.Line{Tone: runner.Bad, Text: fmt.Sprintf("sandbox: invariant %s cannot be checked: %v", name, err)})
+		}
+	}
+	return v
+}
+
+// clients stops the load and compares what was acknowledged with what is stored.
+func (w *world) clients(broken map[string]string, unread map[string]error) (words string) {
 	w.traffic.Stop()
 	ctx, cancel := context.WithTimeoutCause(context.Background(), 30*time.Second, errors.New("the check took longer than 30 s"))
 	defer cancel()
 	r, err := w.world.CheckTraffic(ctx, w.traffic)
+	maps.Copy(broken, r.Broken())
+	words = fmt.Sprintf("sandbox: %d writes acknowledged, %d lost, %d stale reads, ", r.Acknowledged, len(r.Lost), len(r.Stale))
 	if err != nil {
-		s := w.traffic.Ledger().Stats()
-		v := verdict{words: fmt.Sprintf("sandbox: %d writes acknowledged, longest pause %v", s.Acknowledged, s.MaxWait.Round(time.Millisecond))}
+		words = fmt.Sprintf("sandbox: %d writes acknowledged, %d stale reads, ", r.Acknowledged, len(r.Stale))
 		for _, name := range w.spec.Wanted() {
-			v.broken = append(v.broken, runner.Line{Tone: runner.Bad, Text: fmt.Sprintf("sandbox: invariant %s cannot be checked: what clients wrote cannot be read: %v", name, err)})
+			if simulate.OfTraffic(name) {
+				unread[name] = err
+			}
 		}
-		return v
+		delete(unread, "clients-served") // clients know that by themselves
+		delete(unread, "no-stale-read")
 	}
-	v := verdict{words: fmt.Sprintf("sandbox: %d writes acknowledged, %d lost, %d stale reads, longest pause %v", r.Acknowledged, len(r.Lost), len(r.Stale), r.MaxWait.Round(time.Millisecond))}
-	broken := r.Broken()
-	for _, name := range w.spec.Wanted() {
-		if what, ok := broken[name]; ok {
-			v.broken = append(v.broken, runner.Line{Tone: runner.Bad, Text: "sandbox: invariant " + name + " is broken: " + what})
-		}
+	if slots := w.spec.Traffic.Slots; slots != "" {
+		return words + fmt.Sprintf("longest pause %v on slots %s, %v elsewhere", r.MaxWaitTagged.Round(time.Millisecond), slots, r.MaxWaitUntagged.Round(time.Millisecond))
 	}
-	return v
+	return words + fmt.Sprintf("longest pause %v", r.MaxWait.Round(time.Millisecond))
 }

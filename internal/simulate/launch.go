@@ -1,9 +1,8 @@
 package simulate
 
 import (
-	"errors"
+	"cmp"
 	"fmt"
-	"maps"
 	"net"
 	"path"
 	"slices"
@@ -12,170 +11,188 @@ import (
 
 	"runbook/internal/simulate/host"
 	"runbook/internal/simulate/redis"
+	"runbook/internal/simulate/twemproxy"
 )
 
-// program is a simulated redis as a process of a host.
+// program is a system of the world as a process of a host.
 type program struct {
 	w   *World
 	s   *system
 	pid int
 }
 
-func (p *program) server() *redis.Server {
+// running gives what the system runs as, if it still is this process: it may have been started again, as another one.
+func (p *program) running() running {
 	p.w.mu.Lock()
 	defer p.w.mu.Unlock()
-	return p.s.server
+	if p.s.pid != p.pid {
+		return nil
+	}
+	return p.s.run
 }
 
-// Alive also looks at the pid: the instance may have been started again, as another process.
 func (p *program) Alive() bool {
-	s := p.server()
-	return s != nil && s.Alive() && s.PID() == p.pid
+	r := p.running()
+	return r != nil && r.Alive()
 }
 
 func (p *program) Signal(sig string) {
+	r := p.running()
 	switch sig {
-	case "HUP", "USR1", "USR2", "CONT":
-	default:
-		p.server().Terminate(sig)
+	case "HUP", "USR1", "USR2": // none of these programs ends by them
+		return
+	case "STOP", "CONT":
+		if f, ok := r.(interface {
+			Freeze()
+			Thaw()
+		}); ok && sig == "STOP" {
+			f.Freeze()
+		} else if ok {
+			f.Thaw()
+		}
+		return
+	}
+	switch r := r.(type) {
+	case *redis.Server:
+		r.Terminate(sig)
+	case *pikaServer:
+		r.Stop()
+	case *twemproxy.Server:
+		r.Close()
 	}
 }
 
-func (p *program) Listens(port int) bool { return hasPort(p.s, port) }
+func (p *program) Listens(port int) bool {
+	if p.s.hasPort(port, 0) {
+		return true
+	}
+	if p.s.spec.Kind == "twemproxy" {
+		return p.w.listensBeside(p.s, port)
+	}
+	if p.s.spec.Kind != "pika" {
+		return false
+	}
+	return slices.ContainsFunc(pikaPorts(p.s.spec.Release), func(d int) bool { return p.s.hasPort(port, d) })
+}
 
-func hasPort(s *system, port int) bool {
+// hasPort says whether a port is the system's own, declared or real, or at that distance from it.
+func (s *system) hasPort(port, distance int) bool {
 	for _, a := range []string{s.declared, s.actual} {
-		if _, n, err := net.SplitHostPort(a); err == nil && n == strconv.Itoa(port) {
+		if _, n, err := net.SplitHostPort(a); err == nil && n == strconv.Itoa(port-distance) {
 			return true
 		}
 	}
 	return false
 }
 
-func (w *World) hostOf(s *system) string {
-	if s.spec.Host != "" {
-		return s.spec.Host
+func (w *World) newHost(name string) *host.Host {
+	s := w.spec.Systems[name]
+	files := map[string]string{}
+	for p, text := range s.Files {
+		files[p] = w.withAddrs(text)
 	}
-	return w.firstHost().Name()
+	ports := map[int]string{}
+	for text, process := range s.Ports {
+		port, _ := strconv.Atoi(text) // checkHost
+		ports[port] = process
+	}
+	return host.New(host.Options{
+		Name: name, Clock: w.clock, Files: files, Ports: ports, Binaries: s.Binaries, Disks: s.Disks, Commands: w.spec.Commands, Launch: w.launch,
+	})
 }
 
-// adopt shows a server of the beginning as a process: on its host, or on every one where none is named, since all of them
+func (w *World) checkHost(s *system) error {
+	for text := range s.spec.Ports {
+		if n, err := strconv.ParseUint(text, 10, 16); err != nil || n == 0 {
+			return fmt.Errorf("ports: %q is no port", text)
+		}
+	}
+	return nil
+}
+
+// withAddrs puts addresses in the place of ${NAME} in a file.
+func (w *World) withAddrs(text string) string {
+	for name, s := range w.systems {
+		text = strings.ReplaceAll(text, "${"+name+"}", w.shown(s))
+	}
+	return text
+}
+
+func (w *World) firstHost() *host.Host {
+	if hosts := w.names("host"); len(hosts) > 0 {
+		return w.hosts[hosts[0]]
+	}
+	return w.hosts[LocalHost]
+}
+
+// hostOf names the host that a system is started on.
+func (w *World) hostOf(s *system) string {
+	if hosts := w.names("host"); s.spec.Host == "" && len(hosts) > 0 {
+		return hosts[0]
+	}
+	return cmp.Or(s.spec.Host, LocalHost)
+}
+
+// adopt shows a system of the beginning as a process: on its host, or on every one where none is named, since all of them
 // are then names of one machine.
-func (w *World) adopt(s *system, pid int) {
-	_, port, _ := net.SplitHostPort(w.shown(s))
-	argv := []string{"redis-server", "127.0.0.1:" + port}
+func (w *World) adopt(s *system, argv []string, pid int) {
+	for _, h := range w.hostsOf(s) {
+		h.Adopt(argv, pid, &program{w: w, s: s, pid: pid})
+	}
+}
+
+func (w *World) hostsOf(s *system) []*host.Host {
+	var all []*host.Host
 	for name, h := range w.hosts {
 		if s.spec.Host == "" || s.spec.Host == name {
-			h.Adopt(argv, pid, &program{w: w, s: s, pid: pid})
+			all = append(all, h)
 		}
 	}
+	return all
 }
 
-// launch is what a host does with a command that it is asked to start: `redis-server [FILE] [--parameter value …]` brings
-// up the instance of this world that has the port.
+// launch is what a host does with a command that it is asked to start: redis-server, pika and nutcracker bring up the
+// instance of this world that has the port.
 func (w *World) launch(h *host.Host, pid int, argv []string, dir string, _ []string) (host.Program, bool, error) {
-	if path.Base(argv[0]) != "redis-server" {
+	var start func(h *host.Host, pid int, args []string, dir string) (*system, error)
+	switch path.Base(argv[0]) {
+	case "redis-server":
+		start = w.launchRedis
+	case "pika":
+		start = w.launchPika
+	case "nutcracker":
+		start = w.launchTwemproxy
+	default:
 		return nil, false, nil
 	}
-	config, file, err := commandLine(h, argv[1:], dir)
+	s, err := start(h, pid, argv[1:], dir)
 	if err != nil {
 		return nil, true, err
-	}
-	port := config["port"]
-	if port == "" {
-		port = "6379"
-	}
-	n, err := strconv.Atoi(port)
-	if err != nil {
-		return nil, true, fmt.Errorf("port %q: %w", port, err)
-	}
-	if by, busy := h.Listening(n); busy {
-		return nil, true, fmt.Errorf("Warning: Could not create server TCP listening socket *:%d: bind: Address already in use (by %s)", n, by)
-	}
-	var s *system
-	for _, name := range slices.Sorted(maps.Keys(w.systems)) {
-		if c := w.systems[name]; hasPort(c, n) && (c.spec.Host == "" || c.spec.Host == h.Name()) {
-			s = c
-		}
-	}
-	if s == nil {
-		return nil, true, fmt.Errorf("no system of this sandbox has port %d; declare one with absent: true and this address", n)
-	}
-	delete(config, "port")
-	delete(config, "bind")
-	w.mu.Lock()
-	server, data := s.server, s.dir
-	s.dir = config["dir"]
-	w.mu.Unlock()
-	if server == nil {
-		if err := w.startRedis(s, config, file, pid); err != nil {
-			return nil, true, err
-		}
-		w.Server(s.name).SetFullSync(s.spec.FullSync)
-	} else {
-		keep := server.SavedAtExit() && (data == "" || data == config["dir"])
-		if err := server.Relaunch(config, file, pid, keep); err != nil {
-			return nil, true, err
-		}
-		if file != "" {
-			server.OnRewrite(func(file string, config map[string]string) { w.rewrite(s, file, config) })
-		}
-	}
-	if f := config["pidfile"]; f != "" && config["daemonize"] == "yes" {
-		if err := h.WriteFile(f, []byte(strconv.Itoa(pid)+"\n"), 0o644); err != nil {
-			return nil, true, err
-		}
 	}
 	return &program{w: w, s: s, pid: pid}, true, nil
 }
 
-// commandLine reads what redis-server is started with.
-func commandLine(h *host.Host, args []string, dir string) (config map[string]string, file string, err error) {
-	config = map[string]string{}
-	if len(args) > 0 && !strings.HasPrefix(args[0], "--") {
-		if file = args[0]; !path.IsAbs(file) {
-			file = path.Join("/", dir, file)
+// Run carries out a command of a program that this world knows, as a shell sees it; known is false for any other.
+func (w *World) Run(h *host.Host, argv []string, dir string, env []string) (said string, code int, known bool) {
+	switch path.Base(argv[0]) {
+	case "redis-server", "pika":
+		if _, err := h.Start(argv, dir, env); err != nil {
+			return err.Error(), 1, true
 		}
-		args = args[1:]
-		b, _, err := h.ReadFile(file)
-		if err != nil {
-			return nil, "", fmt.Errorf("Fatal error, can't open config file '%s': %w", file, errors.Unwrap(err))
-		}
-		if config, err = redis.ParseFile(string(b)); err != nil {
-			return nil, "", err
-		}
+		return "", 0, true
+	case "nutcracker":
+		said, code = w.runTwemproxy(h, argv, dir, env)
+		return said, code, true
 	}
-	var lines []string
-	for _, a := range args {
-		if name, ok := strings.CutPrefix(a, "--"); ok {
-			lines = append(lines, name)
-		} else if len(lines) > 0 {
-			lines[len(lines)-1] += " " + strconv.Quote(a)
-		}
-	}
-	more, err := redis.ParseFile(strings.Join(lines, "\n"))
-	if err != nil {
-		return nil, "", err
-	}
-	maps.Copy(config, more)
-	return config, file, nil
+	return "", 0, false
 }
 
-// rewrite is CONFIG REWRITE: the file on the host now holds what the server was told.
-func (w *World) rewrite(s *system, file string, config map[string]string) {
-	var b strings.Builder
-	_, port, _ := net.SplitHostPort(w.shown(s))
-	config["port"] = port
-	for _, k := range slices.Sorted(maps.Keys(config)) {
-		v := config[k]
-		if v == "" || strings.ContainsAny(v, " #") && !strings.Contains("save replicaof client-output-buffer-limit bind", k) {
-			v = strconv.Quote(v)
-		}
-		fmt.Fprintf(&b, "%s %s\n", k, v)
-	}
-	for name, h := range w.hosts {
-		if _, _, err := h.ReadFile(file); err == nil && (s.spec.Host == "" || s.spec.Host == name) {
-			_ = h.WriteFile(file, []byte(b.String()), 0o644) // the path was just read: it is a file
+// at finds the system of a kind that has a port on a host.
+func (w *World) at(h *host.Host, kind string, port int) (*system, error) {
+	for _, name := range w.names(kind) {
+		if s := w.systems[name]; s.hasPort(port, 0) && (s.spec.Host == "" || s.spec.Host == h.Name()) {
+			return s, nil
 		}
 	}
+	return nil, fmt.Errorf("no system of this sandbox has port %d; declare one with absent: true and this address", port)
 }

@@ -62,26 +62,67 @@ func until(t *testing.T, w *simulate.World, addr, line, want string) {
 }
 
 func TestBadWorlds(t *testing.T) {
-	redis := simulate.System{Kind: "redis"}
+	type systems = map[string]simulate.System
+	redis, group := simulate.System{Kind: "redis"}, map[string][]string{"1": {"p"}}
 	for name, c := range map[string]struct {
-		spec simulate.Spec
-		want string
+		systems systems
+		traffic *simulate.Traffic
+		want    string
 	}{
-		"version":      {simulate.Spec{Version: 2}, "world: version 2 is not known"},
-		"kind":         {simulate.Spec{Systems: map[string]simulate.System{"x": {Kind: "kafka"}}}, `world: system x: no simulator for kind "kafka"; there are host, redis`},
-		"replica":      {simulate.Spec{Systems: map[string]simulate.System{"a": {Kind: "redis", ReplicaOf: "b"}}}, `replica_of names "b"`},
-		"replica keys": {simulate.Spec{Systems: map[string]simulate.System{"a": {Kind: "redis", ReplicaOf: "b", Keys: 3}, "b": redis}}, "a replica has its master's keys"},
-		"host":         {simulate.Spec{Systems: map[string]simulate.System{"a": {Kind: "redis", Host: "h"}}}, `host names "h"`},
-		"traffic":      {simulate.Spec{Traffic: &simulate.Traffic{Through: "a"}}, `traffic goes through "a"`},
-		"follow":       {simulate.Spec{Systems: map[string]simulate.System{"a": redis}, Traffic: &simulate.Traffic{Through: "a", Follow: &simulate.Follow{}}}, "needs a file or a node"},
-		"one address":  {simulate.Spec{Systems: map[string]simulate.System{"a": {Kind: "redis", Addr: "x:1"}, "b": {Kind: "redis", Addr: "x:1"}}}, "have one address"},
-		"parameter":    {simulate.Spec{Systems: map[string]simulate.System{"a": {Kind: "redis", Config: map[string]string{"maxmemory": "much"}}}}, "argument must be a memory value"},
+		"kind":         {systems{"x": {Kind: "kafka"}}, nil, `world: system x: no simulator for kind "kafka"; there are codis, host, pika, redis, twemproxy, zookeeper`},
+		"field":        {systems{"x": {Kind: "redis", Slots: "0-3"}}, nil, "world: system x: a redis has no slots"},
+		"field of two": {systems{"x": {Kind: "host", Password: "x"}}, nil, "a host has no password"},
+		"replica":      {systems{"a": {Kind: "redis", ReplicaOf: "b"}}, nil, `replica_of names "b"`},
+		"replica kind": {systems{"a": {Kind: "pika", ReplicaOf: "b", Slots: 1}, "b": redis}, nil, `replica_of names "b", which is no other pika of this world`},
+		"own replica":  {systems{"a": {Kind: "redis", ReplicaOf: "a"}}, nil, `replica_of names "a"`},
+		"circle":       {systems{"a": {Kind: "redis", ReplicaOf: "b"}, "b": {Kind: "redis", ReplicaOf: "a"}}, nil, "replica_of b goes round in a circle"},
+		"replica keys": {systems{"a": {Kind: "redis", ReplicaOf: "b", Keys: 3}, "b": redis}, nil, "a replica has its master's keys"},
+		"host":         {systems{"a": {Kind: "redis", Host: "h"}}, nil, `host names "h"`},
+		"port":         {systems{"h": {Kind: "host", Ports: map[string]string{"70000": "x"}}}, nil, `ports: "70000" is no port`},
+		"one address":  {systems{"a": {Kind: "redis", Addr: "x:1"}, "b": {Kind: "redis", Addr: "x:1"}}, nil, "has the same address, x:1"},
+		"parameter":    {systems{"a": {Kind: "redis", Config: map[string]string{"maxmemory": "much"}}}, nil, "argument must be a memory value"},
+
+		"release":       {systems{"p": {Kind: "pika", Release: "9.9"}}, nil, "world: system p: pika p: release 9.9 is not simulated"},
+		"absent slots":  {systems{"p": {Kind: "pika", Absent: true, Slots: "1"}}, nil, "what is absent has no slots"},
+		"classic slots": {systems{"p": {Kind: "pika", Mode: "classic", Slots: "1"}}, nil, "mode classic has no slots"},
+		"bad slots":     {systems{"p": {Kind: "pika", Slots: "5-1"}}, nil, `slots: "5-1": slots such as 1,5-7 are wanted`},
+		"slots as list": {systems{"p": {Kind: "pika", Slots: []any{1}}}, nil, "slots such as 1,5-7 are wanted"},
+		"many slots":    {systems{"p": {Kind: "pika", SlotNum: 4, Slots: "0-4"}}, nil, `there are 4 slots, 0-3`},
+		"homeless keys": {systems{"p": {Kind: "pika", Keys: 4}}, nil, "keys lie in slots, and it has none"},
+		"replica slots": {systems{"p": {Kind: "pika", Slots: "0-3"}, "q": {Kind: "pika", Slots: "2-5", ReplicaOf: "p"}}, nil, "system q: replica_of p, which does not have slots 4-5"},
+		"which slots":   {systems{"p": {Kind: "pika", Slots: "0-3"}, "q": {Kind: "pika", ReplicaOf: "p"}}, nil, "replica_of p is about slots, and it has none"},
+
+		"group number":   {systems{"p": {Kind: "pika"}, "c": {Kind: "codis", Groups: map[string][]string{"one": {"p"}}}}, nil, `groups: "one" is no number of a group`},
+		"group of none":  {systems{"c": {Kind: "codis", Groups: group}}, nil, `group 1 has "p", which is no pika of this world`},
+		"group absent":   {systems{"p": {Kind: "pika", Absent: true}, "c": {Kind: "codis", Groups: group}}, nil, "group 1 has p, which is absent: true; the runbook that creates it adds it"},
+		"group classic":  {systems{"p": {Kind: "pika", Mode: "classic"}, "c": {Kind: "codis", Groups: group}}, nil, "p, which is not in mode sharding"},
+		"group slot_num": {systems{"p": {Kind: "pika", SlotNum: 4}, "c": {Kind: "codis", Groups: group}}, nil, "p, which knows 4 slots, and Codis 1024"},
+		"group password": {systems{"p": {Kind: "pika", Password: "x"}, "c": {Kind: "codis", Groups: group}}, nil, "whose password is not the product_auth"},
+		"two groups":     {systems{"p": {Kind: "pika"}, "c": {Kind: "codis", Groups: map[string][]string{"1": {"p"}, "2": {"p"}}}}, nil, "p is in groups 1 and 2"},
+		"slot nowhere":   {systems{"p": {Kind: "pika", Slots: "0-3"}, "c": {Kind: "codis", Groups: group, Slots: map[string]any{"1": 7}}}, nil, "slot 1 belongs to group 7, which has no servers"},
+		"slot missing":   {systems{"p": {Kind: "pika", Slots: "0-3"}, "c": {Kind: "codis", Groups: group, Slots: map[string]any{"0-4": 1}}}, nil, "slot 4 belongs to group 1, whose master p does not have it"},
+		"slot twice":     {systems{"p": {Kind: "pika", Slots: "0-3"}, "c": {Kind: "codis", Groups: group, Slots: map[string]any{"0-3": 1, "2": 1}}}, nil, "slots: 2 is given twice"},
+		"slot's group":   {systems{"p": {Kind: "pika", Slots: "0-3"}, "c": {Kind: "codis", Groups: group, Slots: map[string]any{"0-3": "p"}}}, nil, "slots 0-3: p: the number of a group is wanted"},
+		"slots no map":   {systems{"c": {Kind: "codis", Slots: "0-3"}}, nil, "a map such as {0-511: 1} is wanted"},
+		"replica first":  {systems{"p": {Kind: "pika", Slots: 1, ReplicaOf: "q"}, "q": {Kind: "pika", Slots: 1}, "c": {Kind: "codis", Groups: group, Slots: map[string]any{"1": 1}}}, nil, "which is a replica; the first is the master"},
+		"method":         {systems{"c": {Kind: "codis", MigrationMethod: "fast"}}, nil, `migration method "fast"`},
+		"two of them":    {systems{"c": {Kind: "codis"}, "d": {Kind: "codis"}}, nil, "a world has one codis, and this one c, d"},
+		"zookeepers":     {systems{"c": {Kind: "codis"}, "y": {Kind: "zookeeper"}, "z": {Kind: "zookeeper"}}, nil, "the world has several zookeepers, y and z"},
+
+		"no list":    {systems{"n": {Kind: "twemproxy"}}, nil, "it needs slots, or the file /etc/nutcracker/nutcracker.yml on its host"},
+		"short list": {systems{"r": redis, "n": {Kind: "twemproxy", SlotNum: 4, Slots: map[string]any{"0-2": "r"}}}, nil, "slots: 3 of 4 have a server"},
+		"list of":    {systems{"n": {Kind: "twemproxy", SlotNum: 1, Slots: map[string]any{"0": "r"}}}, nil, "slots 0: r is no pika and no redis of this world"},
+		"bad list":   {systems{"local": {Kind: "host", Files: map[string]string{"/n": "a: b\n"}}, "n": {Kind: "twemproxy", File: "/n"}}, nil, "nutcracker: configuration syntax is invalid"},
+
+		"traffic":       {nil, &simulate.Traffic{Through: "a"}, `traffic goes through "a"`},
+		"to zookeeper":  {systems{"z": {Kind: "zookeeper"}}, &simulate.Traffic{Through: "z"}, `traffic goes through "z", which is nothing in this world that clients write to`},
+		"traffic slots": {systems{"c": {Kind: "codis"}}, &simulate.Traffic{Through: "c", Slots: "1024"}, "traffic.slots: \"1024\": there are 1024 slots"},
+		"follow":        {systems{"a": redis}, &simulate.Traffic{Through: "a", Follow: &simulate.Follow{}}, "needs a file or a node"},
+		"follow host":   {systems{"a": redis}, &simulate.Traffic{Through: "a", Follow: &simulate.Follow{File: "/x", Host: "h"}}, `traffic.follow.host names "h"`},
+		"follow node":   {systems{"a": redis}, &simulate.Traffic{Through: "a", Follow: &simulate.Follow{Node: "/x", System: "a"}}, "nothing simulated here has nodes such as /x"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if c.spec.Version == 0 {
-				c.spec.Version = 1
-			}
-			w, err := simulate.Start(t.Context(), c.spec, simulate.Options{})
+			w, err := simulate.Start(t.Context(), simulate.Spec{Version: 1, Systems: c.systems, Traffic: c.traffic}, simulate.Options{})
 			if err == nil {
 				w.Close()
 			}
@@ -89,6 +130,26 @@ func TestBadWorlds(t *testing.T) {
 				t.Errorf("got %v, want %s", err, c.want)
 			}
 		})
+	}
+	if _, err := simulate.Start(t.Context(), simulate.Spec{Version: 2}, simulate.Options{}); err == nil || !strings.Contains(err.Error(), "world: version 2 is not known") {
+		t.Errorf("version 2: %v", err)
+	}
+}
+
+func TestInvariantsOfAWorld(t *testing.T) {
+	load := &simulate.Traffic{Through: "a"}
+	for want, spec := range map[string]simulate.Spec{
+		"": {}, "no-lost-write no-stale-read clients-served": {Traffic: load},
+		"one-owner no-orphan-key": {Systems: map[string]simulate.System{"c": {Kind: "codis"}}},
+		"no-lost-write no-stale-read clients-served one-owner no-orphan-key": {Traffic: load, Systems: map[string]simulate.System{"c": {Kind: "codis"}}},
+		"one-owner": {Traffic: load, Systems: map[string]simulate.System{"c": {Kind: "codis"}}, Invariants: []string{"one-owner"}},
+	} {
+		if got := strings.Join(spec.Wanted(), " "); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+	if none := (&simulate.Spec{Traffic: load, Invariants: []string{}}); len(none.Wanted()) != 0 {
+		t.Errorf("none were asked for: %v", none.Wanted())
 	}
 }
 
@@ -145,7 +206,7 @@ func TestViews(t *testing.T) {
 func TestHost(t *testing.T) {
 	w := start(t, simulate.Spec{
 		Systems: map[string]simulate.System{
-			"h":      {Kind: "host", Files: map[string]string{"/etc/app.conf": "x"}, Ports: map[int]string{8080: "nginx"}, Disks: map[string]host.Disk{"/data": {Total: 10, Free: 4}, "/": {Total: 100, Free: 50}}},
+			"h":      {Kind: "host", Files: map[string]string{"/etc/app.conf": "x"}, Ports: map[string]string{"8080": "nginx"}, Disks: map[string]host.Disk{"/data": {Total: 10, Free: 4}, "/": {Total: 100, Free: 50}}},
 			"redis1": {Kind: "redis", Addr: "127.0.0.1:6379", Keys: 5},
 			"redis3": {Kind: "redis", Addr: "127.0.0.1:6390", Absent: true},
 		},

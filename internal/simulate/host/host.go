@@ -1,6 +1,6 @@
 // Package host is a machine that does not exist: files, ports, processes and disks in memory. Step kinds that act on a
 // host act on this one in the sandbox, so a rehearsal writes no file and starts no program. What a program does is told by
-// a Launcher (the world starts its simulated redis so) or by stubs; a command that nobody answers for is refused, since
+// a Launcher (the world starts its simulated servers so) or by stubs; a command that nobody answers for is refused, since
 // guessing that it would succeed would make a rehearsal lie.
 package host
 
@@ -67,7 +67,7 @@ type Options struct {
 	Clock    clock.Clock
 	Files    map[string]string
 	Ports    map[int]string    // ports that something else holds: the process's name
-	Binaries map[string]Binary // besides redis-server and redis-cli
+	Binaries map[string]Binary // besides those that every host has; one of these without a path is missing
 	Disks    map[string]Disk   // by mount point; one of 100 GiB, 80 free, if none
 	Commands []Command
 	Launch   Launcher
@@ -106,6 +106,9 @@ func New(o Options) *Host {
 		bins: map[string]Binary{
 			"redis-server": {Path: "/usr/bin/redis-server", Version: "7.0.15"},
 			"redis-cli":    {Path: "/usr/bin/redis-cli", Version: "7.0.15"},
+			"pika":         {Path: "/usr/local/bin/pika", Version: "3.4.0"},
+			"nutcracker":   {Path: "/usr/sbin/nutcracker", Version: "0.5.0"},
+			"rsync":        {Path: "/usr/bin/rsync", Version: "3.2.7"},
 		},
 	}
 	if h.clock == nil {
@@ -113,7 +116,7 @@ func New(o Options) *Host {
 	}
 	maps.Copy(h.bins, o.Binaries)
 	for p, text := range o.Files {
-		h.files[path.Clean(p)] = File{Content: []byte(text), Mode: 0o644, Modified: h.clock.Now()}
+		h.Place(p, text)
 	}
 	if len(h.disks) == 0 {
 		h.disks = map[string]Disk{"/": {Total: 100 << 30, Free: 80 << 30}}
@@ -150,6 +153,13 @@ func (h *Host) WriteFile(p string, data []byte, mode fs.FileMode) error {
 	h.note("write " + p)
 	h.files[path.Clean(p)] = File{Content: slices.Clone(data), Mode: mode.Perm(), Modified: h.clock.Now()}
 	return nil
+}
+
+// Place makes a file that has always been there: it is not among the Changes.
+func (h *Host) Place(p, text string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.files[path.Clean(p)] = File{Content: []byte(text), Mode: 0o644, Modified: h.clock.Now()}
 }
 
 // Remove deletes a file, or everything below a folder.
@@ -232,19 +242,28 @@ func (h *Host) List(dir string) []string {
 
 // Listening says who holds a port.
 func (h *Host) Listening(port int) (process string, ok bool) {
+	_, argv, ok := h.Holder(port)
+	if ok {
+		process = path.Base(argv[0])
+	}
+	return process, ok
+}
+
+// Holder gives the process that holds a port: its pid, 0 where it is none of those that the host can tell of, and its command line.
+func (h *Host) Holder(port int) (pid int, argv []string, ok bool) {
 	h.mu.Lock()
 	name, ok := h.ports[port]
 	procs := maps.Clone(h.procs)
 	h.mu.Unlock() // a program has a lock of its own, and may hold it while it writes a file here
 	if ok {
-		return name, true
+		return 0, []string{name}, true
 	}
-	for _, p := range procs {
+	for pid, p := range procs {
 		if p.program.Alive() && p.program.Listens(port) {
-			return path.Base(p.argv[0]), true
+			return pid, slices.Clone(p.argv), true
 		}
 	}
-	return "", false
+	return 0, nil, false
 }
 
 // SetPort has something else take a port, or free it where process is empty.
@@ -373,11 +392,11 @@ func (h *Host) Processes() []int {
 func (h *Host) LookPath(name string) (path, version string, ok bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if b, ok := h.bins[name]; ok {
+	if b, ok := h.bins[name]; ok && b.Path != "" {
 		return b.Path, b.Version, true
 	}
 	for _, b := range h.bins {
-		if b.Path == name {
+		if b.Path == name && name != "" {
 			return b.Path, b.Version, true
 		}
 	}

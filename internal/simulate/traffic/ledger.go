@@ -2,6 +2,7 @@ package traffic
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"math"
@@ -37,14 +38,19 @@ const longest = 40
 // record is what is known of one key. acked is the number of its last acknowledged write, and what it left there: live
 // says whether a value. Writes of unknown outcome since then may or may not be there.
 type record struct {
-	name  string
-	kind  kind
-	seq   int64 // the last number used
-	acked int64
-	live  bool
-	items []string // acknowledged members of a list or set, in order
-	maybe []op     // unknown outcomes since the last acknowledged write; of a collection since it was made
+	name   string
+	kind   kind
+	tagged bool
+	seq    int64 // the last number used
+	acked  int64
+	live   bool
+	items  []string // acknowledged members of a list or set, in order
+	maybe  []op     // unknown outcomes since the last acknowledged write; of a collection since it was made
+	late   []op     // unknown outcomes that nobody waits for any more: they may come at any later time
 }
+
+// open are the writes that may be in the key's value or not.
+func (r *record) open() []op { return append(r.late[:len(r.late):len(r.late)], r.maybe...) }
 
 // op is one write of a client to its key.
 type op struct {
@@ -67,7 +73,8 @@ type Ledger struct {
 	errors    map[string]int64
 	waiting   map[int]time.Time // the clients that wait for an answer, and since when
 	blocked   map[int]time.Duration
-	longest   time.Duration
+	longest   time.Duration // of keys without a tag
+	tagged    time.Duration // of keys with one
 	waits     histogram
 	changed   chan struct{}
 }
@@ -76,8 +83,8 @@ func newLedger(c clock.Clock) *Ledger {
 	return &Ledger{clock: c, errors: map[string]int64{}, waiting: map[int]time.Time{}, blocked: map[int]time.Duration{}, changed: make(chan struct{})}
 }
 
-func (l *Ledger) key(name string, k kind) *record {
-	r := &record{name: name, kind: k}
+func (l *Ledger) key(name string, k kind, tagged bool) *record {
+	r := &record{name: name, kind: k, tagged: tagged}
 	l.records = append(l.records, r)
 	return r
 }
@@ -95,8 +102,8 @@ func (r *record) next(rnd *rand.Rand) op {
 	case r.kind == counter:
 		o.args = []string{"INCR", r.name}
 	case r.kind == hash:
-		o.args = []string{"HSET", r.name, "n", n, "f" + strconv.Itoa(rnd.IntN(5)), n}
-	case r.kind == removed && r.live && rnd.IntN(3) == 0, (r.kind == list || r.kind == set) && len(r.items)+len(r.maybe) >= longest:
+		o.args = []string{"HMSET", r.name, "n", n, "f" + strconv.Itoa(rnd.IntN(5)), n}
+	case r.kind == removed && r.live && rnd.IntN(3) == 0, (r.kind == list || r.kind == set) && len(r.items)+len(r.open()) >= longest:
 		o.args, o.remove = []string{"DEL", r.name}, true
 	case r.kind == removed:
 		o.args = []string{"SET", r.name, n}
@@ -129,10 +136,14 @@ func (l *Ledger) begin(client int) time.Time {
 	return now
 }
 
-func (l *Ledger) end(client int, begun time.Time) time.Duration {
+func (l *Ledger) end(client int, r *record, begun time.Time) time.Duration {
 	d := l.clock.Now().Sub(begun)
 	delete(l.waiting, client)
-	l.longest = max(l.longest, d)
+	if r.tagged {
+		l.tagged = max(l.tagged, d)
+	} else {
+		l.longest = max(l.longest, d)
+	}
 	l.waits.add(d)
 	close(l.changed)
 	l.changed = make(chan struct{})
@@ -142,13 +153,13 @@ func (l *Ledger) end(client int, begun time.Time) time.Duration {
 func (l *Ledger) acknowledge(client int, r *record, o op, v resp.Value, begun time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.end(client, begun)
+	l.end(client, r, begun)
 	delete(l.blocked, client)
 	l.acks++
 	switch r.kind {
 	case counter:
 		// The answer tells how many of the unknown ones took place.
-		low, high := r.acked+1, r.acked+1+int64(len(r.maybe))
+		low, high := r.acked+1, r.acked+1+int64(len(r.open()))
 		if v.Int < low {
 			l.lost = append(l.lost, Finding{Key: r.name, Kind: string(r.kind), Want: fmt.Sprintf("INCR to answer at least %d", low), Got: v.String()})
 		}
@@ -171,18 +182,20 @@ func (l *Ledger) acknowledge(client int, r *record, o op, v resp.Value, begun ti
 func (l *Ledger) unknown(client int, r *record, o op, begun time.Time, unanswered bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	d := l.end(client, begun)
+	d := l.end(client, r, begun)
 	l.unsettled++
 	if unanswered { // until its next acknowledgement it is a client without service
 		l.blocked[client] += d
+		r.late = append(r.late, o)
+		return
 	}
 	r.maybe = append(r.maybe, o)
 }
 
-func (l *Ledger) abandon(client int, begun time.Time) {
+func (l *Ledger) abandon(client int, r *record, begun time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.blocked[client] += l.end(client, begun)
+	l.blocked[client] += l.end(client, r, begun)
 }
 
 func (l *Ledger) failed(code string) {
@@ -211,7 +224,7 @@ func (r *record) judge(v resp.Value) (lost, extra string) {
 		if v.Kind != resp.Null {
 			n, _ = strconv.ParseInt(v.Str, 10, 64)
 		}
-		high := r.acked + int64(len(r.maybe))
+		high := r.acked + int64(len(r.open()))
 		switch {
 		case n < r.acked:
 			return fmt.Sprintf("at least %d", r.acked), ""
@@ -225,7 +238,7 @@ func (r *record) judge(v resp.Value) (lost, extra string) {
 	if here == r.live && (!here || n == r.acked) {
 		return "", ""
 	}
-	for _, o := range r.maybe {
+	for _, o := range r.open() {
 		if here != o.remove && (!here || n == o.n) {
 			return "", ""
 		}
@@ -243,7 +256,7 @@ func (r *record) judge(v resp.Value) (lost, extra string) {
 // judgeItems: every acknowledged member is there, a list's in their order; what else is there has an unknown outcome.
 func (r *record) judgeItems(v resp.Value) (lost, extra string) {
 	got := v.Strings()
-	for _, o := range r.maybe {
+	for _, o := range r.open() {
 		if o.remove && len(got) < len(r.items) {
 			return "", "" // a deletion of unknown outcome: it is gone, or part of it is new
 		}
@@ -256,7 +269,7 @@ func (r *record) judgeItems(v resp.Value) (lost, extra string) {
 		switch {
 		case i < len(r.items) && g == r.items[i]:
 			i++
-		case !slices.ContainsFunc(r.maybe, func(o op) bool { return strconv.FormatInt(o.n, 10) == g }):
+		case !slices.ContainsFunc(r.open(), func(o op) bool { return strconv.FormatInt(o.n, 10) == g }):
 			if i < len(r.items) && slices.Contains(r.items[i:], g) {
 				return fmt.Sprintf("%s before %s", r.items[i], g), ""
 			}
@@ -295,6 +308,8 @@ type Stats struct {
 	Acknowledged, Unknown, Reads int64
 	Errors                       map[string]int64 // refusals and lost answers, by code
 	MaxWait                      time.Duration    // the longest time that a client waited for one write, retries included
+	MaxWaitTagged                time.Duration    // MaxWait of the keys with a tag (Options.Tags)
+	MaxWaitUntagged              time.Duration    // MaxWait of the others
 	P50, P99, P999               time.Duration
 	Waiting                      map[int]time.Duration // clients without an answer now, and for how long
 }
@@ -304,7 +319,8 @@ func (l *Ledger) Stats() Stats {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	s := Stats{
-		Acknowledged: l.acks, Unknown: l.unsettled, Reads: l.reads, Errors: maps.Clone(l.errors), MaxWait: l.longest,
+		Acknowledged: l.acks, Unknown: l.unsettled, Reads: l.reads, Errors: maps.Clone(l.errors),
+		MaxWait: max(l.longest, l.tagged), MaxWaitTagged: l.tagged, MaxWaitUntagged: l.longest,
 		P50: l.waits.quantile(0.5), P99: l.waits.quantile(0.99), P999: l.waits.quantile(0.999), Waiting: map[int]time.Duration{},
 	}
 	for c, since := range l.waiting {
@@ -341,14 +357,18 @@ type Report struct {
 	Blocked map[int]time.Duration // clients without service when the load was stopped
 }
 
-// Check reads every key of the ledger and compares. The load must have been stopped.
+// Check reads every key of the ledger and compares. The load must have been stopped. With an error the report holds what
+// is known without the values that were not read.
 func (t *Traffic) Check(ctx context.Context, read Reader) (Report, error) {
 	l := t.ledger
 	l.mu.Lock()
 	r := Report{Lost: slices.Clone(l.lost), Stale: slices.Clone(l.stale), Extra: slices.Clone(l.extra), Blocked: maps.Clone(l.blocked)}
 	l.mu.Unlock()
+	r.Stats = l.Stats()
 	for _, rec := range l.records {
-		v, err := read(ctx, rec.read()...)
+		one, cancel := context.WithTimeoutCause(ctx, readLimit, errors.New("no answer within "+readLimit.String()))
+		v, err := read(one, rec.read()...)
+		cancel()
 		if err != nil {
 			return r, fmt.Errorf("check: %s %s: %w", rec.read()[0], rec.name, err)
 		}
@@ -361,9 +381,11 @@ func (t *Traffic) Check(ctx context.Context, read Reader) (Report, error) {
 			r.Extra = append(r.Extra, Finding{Key: rec.name, Kind: string(rec.kind), Want: extra, Got: v.String()})
 		}
 	}
-	r.Stats = l.Stats()
 	return r, nil
 }
+
+// readLimit is how long the check waits for one value, in real time: a slot that is held is never answered for.
+const readLimit = 5 * time.Second
 
 // Broken names the invariants of a world file that do not hold, with an example each: no-lost-write, no-stale-read,
 // clients-served. Those it does not know are another checker's.

@@ -5,8 +5,13 @@
 //
 // A client owns its keys alone and has one request under way, so the order of a key's writes is known. It asks Route where
 // to go, at its start, at a cadence, and whenever an answer tells it that it is wrong there (READONLY, a refused connection).
-// A write that was refused was not carried out and is tried again, as an application would; one whose answer never came may
-// have been carried out or not: it is noted as unknown, either outcome is right, and it is never sent twice.
+// Where there are several places (the proxies of one product) clients begin evenly spread over them, and one whose
+// connection was refused or broke goes to the next.
+//
+// A write that was answered by an error was not carried out and is tried again, as an application would. One whose answer
+// never came may have been carried out or not, and so may one whose proxy answers that it has lost the server: it is
+// noted as unknown, either outcome is right, and it is never sent twice. One that its client gave up waiting for may
+// even be carried out later than what the client wrote next: a proxy that holds a slot keeps it.
 package traffic
 
 import (
@@ -14,7 +19,9 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -23,10 +30,12 @@ import (
 	"runbook/internal/simulate/resp"
 )
 
-// Options say what the clients do. Route is required; everything else has a default.
+// Options say what the clients do. Route or Routes is required; everything else has a default.
 type Options struct {
 	// Route gives the address that clients should use now. It is called often and must return soon.
-	Route           func(ctx context.Context) (string, error)
+	Route func(ctx context.Context) (string, error)
+	// Routes is Route where clients have several addresses to choose from.
+	Routes          func(ctx context.Context) ([]string, error)
 	Dial            resp.Dialer
 	Username        string
 	Password        string
@@ -34,7 +43,9 @@ type Options struct {
 	WritesPerSecond float64       // of all clients together, in the world's time; 200
 	Keys            int           // of all clients together; 400
 	Prefix          string        // of every key; "traffic:"
+	Tags            []string      // hash tags by turns for half of the keys; the others have none
 	Name            string        // CLIENT SETNAME of every connection; "traffic"
+	Unnamed         bool          // no CLIENT SETNAME: twemproxy hangs up on it
 	Timeout         time.Duration // how long a client waits for one answer; 10 s
 	RouteEvery      time.Duration // how often a client asks for its route unprompted; 1 s
 	Retry           time.Duration // how long a client waits after a refusal; 20 ms
@@ -53,8 +64,15 @@ type Traffic struct {
 
 // Start begins the load. It ends at Stop, or when ctx is done.
 func Start(ctx context.Context, opts Options) (*Traffic, error) {
-	if opts.Route == nil {
+	switch {
+	case opts.Routes != nil:
+	case opts.Route == nil:
 		return nil, errors.New("traffic: no route: nobody says where clients are pointed")
+	default:
+		opts.Routes = func(ctx context.Context) ([]string, error) {
+			addr, err := opts.Route(ctx)
+			return []string{addr}, err
+		}
 	}
 	def(&opts.Clients, 4)
 	def(&opts.Keys, 400)
@@ -74,13 +92,23 @@ func Start(ctx context.Context, opts Options) (*Traffic, error) {
 	life, kill := context.WithCancelCause(context.WithoutCancel(ctx))
 	t.kill = kill
 	for i := range opts.Clients {
-		c := &client{t: t, id: i, rand: rand.New(rand.NewPCG(opts.Seed, uint64(i)))}
+		c := &client{t: t, id: i, place: i, rand: rand.New(rand.NewPCG(opts.Seed, uint64(i)))}
 		for k := i; k < opts.Keys; k += opts.Clients {
-			c.keys = append(c.keys, t.ledger.key(opts.Prefix+strconv.Itoa(k), kinds[(k/opts.Clients)%len(kinds)]))
+			name, tagged := keyName(&opts, k)
+			c.keys = append(c.keys, t.ledger.key(name, kinds[(k/opts.Clients)%len(kinds)], tagged))
 		}
 		t.done.Go(func() { c.run(running, life) })
 	}
 	return t, nil
+}
+
+// keyName is the name of the k-th key. Half of each client's keys of each kind have a tag.
+func keyName(o *Options, k int) (name string, tagged bool) {
+	own := k / o.Clients
+	if len(o.Tags) == 0 || (own+own/len(kinds))%2 == 1 {
+		return o.Prefix + strconv.Itoa(k), false
+	}
+	return o.Prefix + "{" + o.Tags[k/2%len(o.Tags)] + "}" + strconv.Itoa(k), true
 }
 
 func def[T comparable](v *T, d T) {
@@ -113,6 +141,7 @@ type client struct {
 	rand   *rand.Rand
 	keys   []*record
 	conn   *resp.Conn
+	place  int // which of several addresses it uses
 	addr   string
 	routed time.Time
 }
@@ -151,20 +180,17 @@ func (c *client) write(life context.Context) {
 		case err == nil:
 			l.acknowledge(c.id, r, op, v, begun)
 			return
-		case errors.As(err, &refused):
-			l.failed(refused.Code())
-			c.routed = time.Time{}
-		case isRefused(err):
-			l.failed("refused")
+		case errors.As(err, &refused) && !undecided(refused), isRefused(err):
+			l.failed(words(err))
 			c.routed = time.Time{}
 		default:
-			l.failed("no answer")
+			l.failed(words(err))
 			l.unknown(c.id, r, op, begun, errors.Is(err, context.DeadlineExceeded) || errors.Is(err, errStopped))
 			return
 		}
 		// Also after Stop, until its patience is over: a client whose write is refused is not served.
 		if o.Clock.Sleep(life, o.Retry) != nil {
-			l.abandon(c.id, begun)
+			l.abandon(c.id, r, begun)
 			return
 		}
 	}
@@ -175,22 +201,37 @@ func (c *client) readBack(life context.Context) {
 	r := c.keys[c.rand.IntN(len(c.keys))]
 	v, err := c.do(life, r.read()...)
 	if err != nil {
-		c.t.ledger.failed("read: " + code(err))
+		c.t.ledger.failed("read: " + words(err))
 		c.routed = time.Time{}
 		return
 	}
 	c.t.ledger.seen(r, v, c.addr)
 }
 
-func code(err error) string {
+// words is what a failure is counted under: the code of an error that has one of its own, all of what ERR says.
+func words(err error) string {
 	var refused resp.ReplyError
 	switch {
+	case errors.As(err, &refused) && strings.EqualFold(refused.Code(), "ERR"):
+		return string(refused)
 	case errors.As(err, &refused):
 		return refused.Code()
 	case isRefused(err):
 		return "refused"
 	}
 	return "no answer"
+}
+
+// undecided says whether an error that a proxy answered leaves open if the request was carried out: the connection to
+// the server broke after the request may have gone out. The words are those of Codis 3.2 and of twemproxy.
+func undecided(e resp.ReplyError) bool {
+	return strings.Contains(string(e), "backend conn") || strings.HasPrefix(string(e), "ERR handle response, ") ||
+		slices.Contains([]string{"ERR Connection timed out", "ERR Connection reset by peer", "ERR Broken pipe", "ERR unknown"}, string(e))
+}
+
+// hangsUp says whether a proxy that answers this closes the connection then, and serves nobody.
+func hangsUp(e resp.ReplyError) bool {
+	return e == "ERR router is not online" || e == "ERR max number of clients reached"
 }
 
 // refusedError is a request that certainly was not sent.
@@ -209,14 +250,20 @@ func (c *client) do(ctx context.Context, args ...string) (resp.Value, error) {
 		return resp.Value{}, refusedError{err}
 	}
 	v, err := c.ask(ctx, args...)
-	if err != nil {
-		var reply resp.ReplyError
-		if !errors.As(err, &reply) {
-			c.hangUp()
-			if errors.Is(err, syscall.EPIPE) { // the peer had closed before a byte of the request was taken
-				return v, refusedError{err}
-			}
+	var reply resp.ReplyError
+	switch {
+	case err == nil:
+	case !errors.As(err, &reply):
+		c.hangUp()
+		if !errors.Is(err, context.DeadlineExceeded) {
+			c.place++
 		}
+		if errors.Is(err, syscall.EPIPE) { // the peer had closed before a byte of the request was taken
+			return v, refusedError{err}
+		}
+	case hangsUp(reply):
+		c.hangUp()
+		c.place++
 	}
 	return v, err
 }
@@ -233,12 +280,15 @@ func (c *client) ask(ctx context.Context, args ...string) (resp.Value, error) {
 func (c *client) connect(ctx context.Context) error {
 	o := &c.t.opts
 	if now := o.Clock.Now(); c.conn == nil || now.Sub(c.routed) >= o.RouteEvery {
-		addr, err := o.Route(ctx)
+		addrs, err := o.Routes(ctx)
 		if err != nil {
 			return fmt.Errorf("route: %w", err)
 		}
+		if len(addrs) == 0 {
+			return errors.New("route: clients are pointed nowhere")
+		}
 		c.routed = now
-		if addr != c.addr {
+		if addr := addrs[c.place%len(addrs)]; addr != c.addr {
 			c.hangUp()
 			c.addr = addr
 		}
@@ -251,11 +301,12 @@ func (c *client) connect(ctx context.Context) error {
 	conn, err := resp.DialWith(dial, o.Dial, c.addr)
 	if err != nil {
 		c.routed = time.Time{}
+		c.place++
 		return err
 	}
 	c.conn = conn
 	for _, args := range [][]string{c.auth(), {"CLIENT", "SETNAME", o.Name}} {
-		if len(args) == 0 {
+		if len(args) == 0 || args[0] == "CLIENT" && o.Unnamed {
 			continue
 		}
 		if _, err := c.ask(ctx, args...); err != nil {

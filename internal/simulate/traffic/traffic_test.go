@@ -219,16 +219,7 @@ func TestUnknownOutcomes(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				p := newPair(t)
-				var n atomic.Int64
-				p.a.SetIntercept(func(cmd []string) redis.Action {
-					switch cmd[0] {
-					case "SET", "INCR", "HSET", "RPUSH", "SADD", "DEL":
-						if n.Add(1)%7 == 0 {
-							return act
-						}
-					}
-					return redis.Pass()
-				})
+				p.a.SetIntercept(everySeventhWrite(act))
 				p.load()
 				p.writes(600)
 				p.a.SetIntercept(nil)
@@ -262,4 +253,125 @@ func TestBlockedAtTheEnd(t *testing.T) {
 func ExampleFinding() {
 	fmt.Println(traffic.Finding{Key: "traffic:7", Kind: "counter", Want: "at least 12", Got: "9"})
 	// Output: traffic:7 (counter): want at least 12, got "9"
+}
+
+// TestUndecidedAnswers: a proxy that has lost its server says so with an error, and the write may have been carried out.
+func TestUndecidedAnswers(t *testing.T) {
+	const words = "ERR handle response, backend conn reset"
+	for name, act := range map[string]redis.Action{"carried out": redis.Garbage("-" + words + "\r\n"), "not carried out": redis.Fail(words)} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := newPair(t)
+				p.a.SetIntercept(everySeventhWrite(act))
+				p.load()
+				p.writes(600)
+				p.a.SetIntercept(nil)
+				r := p.check(p.a)
+				if len(r.Broken()) > 0 || len(r.Extra) > 0 || r.Unknown == 0 || r.Errors[words] == 0 {
+					t.Errorf("broken %v, extra %v, unknown %d, errors %v", r.Broken(), r.Extra, r.Unknown, r.Errors)
+				}
+			})
+		})
+	}
+}
+
+// TestRefusedWithWords: any other error means that nothing was done: the write is tried again, and counted by its words.
+func TestRefusedWithWords(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPair(t)
+		p.a.SetIntercept(everySeventhWrite(redis.Fail("ERR Server in read-only")))
+		p.load()
+		p.writes(600)
+		r := p.check(p.a)
+		if len(r.Broken()) > 0 || len(r.Extra) > 0 || r.Unknown != 0 || r.Errors["ERR Server in read-only"] == 0 {
+			t.Errorf("broken %v, extra %v, unknown %d, errors %v", r.Broken(), r.Extra, r.Unknown, r.Errors)
+		}
+	})
+}
+
+// TestLateWrites: what a client gave up waiting for is carried out after what it wrote next. That is its own doing, and
+// nothing was lost.
+func TestLateWrites(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPair(t)
+		p.a.SetIntercept(everySeventhWrite(redis.Delay(13 * time.Second)))
+		p.load()
+		time.Sleep(12 * time.Second)
+		p.a.SetIntercept(nil)
+		p.writes(600)
+		time.Sleep(time.Minute)
+		r := p.check(p.a)
+		if len(r.Broken()) > 0 || len(r.Extra) > 0 || r.Unknown == 0 {
+			t.Errorf("broken %v, extra %v, unknown %d", r.Broken(), r.Extra, r.Unknown)
+		}
+	})
+}
+
+func everySeventhWrite(act redis.Action) redis.Intercept {
+	var n atomic.Int64
+	return func(cmd []string) redis.Action {
+		switch cmd[0] {
+		case "SET", "INCR", "HMSET", "RPUSH", "SADD", "DEL":
+			if n.Add(1)%7 == 0 {
+				return act
+			}
+		}
+		return redis.Pass()
+	}
+}
+
+// TestSeveralPlaces: clients spread over the places that there are, and leave one that refuses them.
+func TestSeveralPlaces(t *testing.T) {
+	for name, refuse := range map[string]func(p *pair, down *atomic.Bool){
+		"refused connection": func(p *pair, down *atomic.Bool) { down.Store(true); p.b.Stop() },
+		"not online": func(p *pair, _ *atomic.Bool) {
+			p.b.SetIntercept(func([]string) redis.Action { return redis.Fail("ERR router is not online") })
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := newPair(t)
+				p.do(p.b, "REPLICAOF NO ONE") // two places that take writes, as far as this test looks
+				var down atomic.Bool
+				dials := map[string]*atomic.Int64{addrA: {}, addrB: {}}
+				var err error
+				p.traffic, err = traffic.Start(p.ctx, traffic.Options{
+					Routes: func(context.Context) ([]string, error) { return []string{addrA, addrB}, nil },
+					Dial: func(ctx context.Context, network, addr string) (net.Conn, error) {
+						dials[addr].Add(1)
+						if addr == addrB && down.Load() {
+							return nil, fmt.Errorf("dial %s: connection refused", addr)
+						}
+						return p.dial(ctx, network, addr)
+					},
+					Clients: 6, Keys: 60, WritesPerSecond: 300, Tags: []string{"x", "y"},
+				})
+				if err != nil {
+					t.Fatal(err)
+				}
+				p.writes(100)
+				if a, b := dials[addrA].Load(), dials[addrB].Load(); a != 3 || b != 3 {
+					t.Errorf("%d clients begin at one place, %d at the other", a, b)
+				}
+				refuse(p, &down)
+				p.writes(300)
+				if s := p.traffic.Ledger().Stats(); s.MaxWait > time.Second {
+					t.Errorf("a client waited %s: %v", s.MaxWait, s.Errors)
+				}
+				if a := dials[addrA].Load(); a != 6 {
+					t.Errorf("%d clients came to the place that is left", a)
+				}
+				p.traffic.Stop()
+				tagged := 0
+				for _, k := range p.a.Do("KEYS", "*").Strings() {
+					if strings.HasPrefix(k, "traffic:{x}") || strings.HasPrefix(k, "traffic:{y}") {
+						tagged++
+					}
+				}
+				if tagged < 20 || tagged > 30 {
+					t.Errorf("%d of 60 keys have a tag, want half", tagged)
+				}
+			})
+		})
+	}
 }

@@ -1,0 +1,154 @@
+package simulate
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"strconv"
+	"strings"
+)
+
+// prepareAll gives every system its address, also an absent one: it must be known before the system is there.
+func (w *World) prepareAll() error {
+	var taken reserved
+	defer taken.free()
+	for _, name := range w.Names() {
+		if w.Kind(name) == "host" {
+			continue
+		}
+		if err := w.prepare(w.systems[name], &taken); err != nil {
+			return fmt.Errorf("system %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+func (w *World) prepare(s *system, taken *reserved) error {
+	room := 0
+	if s.spec.Kind == "pika" {
+		room = rsyncDistance
+	}
+	var err error
+	if s.actual, err = taken.addr(room); err != nil {
+		return err
+	}
+	s.declared = cmp.Or(s.spec.Addr, w.opts.Addrs[s.name], s.actual)
+	if _, _, err := net.SplitHostPort(s.declared); err != nil {
+		return fmt.Errorf("address %q: %w", s.declared, err)
+	}
+	for _, other := range w.systems {
+		if other != s && other.declared == s.declared {
+			return fmt.Errorf("system %s has the same address, %s", other.name, s.declared)
+		}
+	}
+	return nil
+}
+
+// reserved holds ports until all are found.
+type reserved []net.Listener
+
+// Ports are taken from below those that systems give to outgoing connections: one that is not listened on for a while,
+// because its system is down or absent, must still be free when it comes back.
+const firstPort, lastPort = 10000, 31000
+
+// addr finds a port that nobody listens on, nor on the one that is so much greater, if room is not 0.
+func (r *reserved) addr(room int) (string, error) {
+	var err error
+	for range 100 {
+		addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(firstPort+rand.IntN(lastPort-firstPort)))
+		var l, beside net.Listener
+		if l, err = net.Listen("tcp", addr); err != nil {
+			continue
+		}
+		*r = append(*r, l)
+		if room != 0 {
+			if beside, err = net.Listen("tcp", away(addr, room)); err != nil {
+				continue
+			}
+			*r = append(*r, beside)
+		}
+		return addr, nil
+	}
+	return "", fmt.Errorf("no free port was found: %w", err)
+}
+
+func (r *reserved) free() {
+	for _, l := range *r {
+		_ = l.Close()
+	}
+}
+
+// away is the address with a port that is so much greater.
+func away(addr string, distance int) string {
+	h, port, _ := net.SplitHostPort(addr)
+	n, _ := strconv.Atoi(port)
+	return net.JoinHostPort(h, strconv.Itoa(n+distance))
+}
+
+// shown is the address that clients see.
+func (w *World) shown(s *system) string {
+	if w.opts.KeepAddrs {
+		return s.declared
+	}
+	return s.actual
+}
+
+// aliases are further names of a system's declared address.
+func aliases(s *system) []string {
+	all := []string{s.declared}
+	if h, port, _ := net.SplitHostPort(s.declared); h == "127.0.0.1" {
+		all = append(all, "localhost:"+port)
+	}
+	return all
+}
+
+// Addr is the address that replaces a target's: where the system really listens, "" for a name that the world has not.
+func (w *World) Addr(name string) string {
+	if s := w.systems[name]; s != nil {
+		return s.actual
+	}
+	return ""
+}
+
+// Translate maps a declared address to the real one and a real one to the declared; any other stays.
+func (w *World) Translate(addr string) string {
+	for _, s := range w.systems {
+		switch {
+		case addr == "":
+		case addr == s.declared:
+			return s.actual
+		case addr == s.actual:
+			return s.declared
+		}
+	}
+	return addr
+}
+
+// Resolve gives the real address that a declared or a real one means; ok is false for one that is not of this world.
+func (w *World) Resolve(addr string) (actual string, ok bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if rest, local := strings.CutPrefix(addr, "localhost:"); local {
+		addr = "127.0.0.1:" + rest
+	}
+	for _, s := range w.systems {
+		if addr == s.actual || addr == s.declared {
+			return s.actual, s.actual != ""
+		}
+		if real, ok := s.more[addr]; ok {
+			return real, true
+		}
+	}
+	return "", false
+}
+
+// Dial connects to a system of this world, by its declared or its real address, and to nothing else.
+func (w *World) Dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	actual, ok := w.Resolve(addr)
+	if !ok {
+		return nil, fmt.Errorf("dial %s %s: no system of this sandbox has this address", network, addr)
+	}
+	return (&net.Dialer{}).DialContext(ctx, network, actual)
+}
