@@ -232,8 +232,14 @@ func (d *decoder) goMap(n *yaml.Node, v reflect.Value, f *field) bool {
 		value := reflect.New(v.Type().Elem()).Elem()
 		decl := *f
 		decl.name = pair.key.Value
+		key := reflect.New(v.Type().Key()).Elem()
+		if key.Kind() == reflect.String {
+			key.SetString(pair.key.Value)
+		} else if !d.decode(pair.key, key, &decl) {
+			continue
+		}
 		if d.decode(pair.value, value, &decl) {
-			m.SetMapIndex(reflect.ValueOf(pair.key.Value).Convert(v.Type().Key()), value)
+			m.SetMapIndex(key, value)
 		}
 	}
 	v.Set(m)

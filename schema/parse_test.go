@@ -129,3 +129,17 @@ func benchmarkParse(b *testing.B, src []byte) {
 		}
 	}
 }
+
+// TestDecodeKeys: the keys of a map are of its type; one that is not is a finding at its place.
+func TestDecodeKeys(t *testing.T) {
+	var into struct {
+		Ports map[int]string `yaml:"ports"`
+	}
+	if findings := Decode("w.yaml", []byte("ports: {8080: nginx}\n"), &into); len(findings) > 0 || into.Ports[8080] != "nginx" {
+		t.Errorf("%v, %v", into.Ports, findings)
+	}
+	findings := Decode("w.yaml", []byte("ports:\n  many: nginx\n"), &into)
+	if len(findings) != 1 || findings[0].Line != 2 || findings[0].Column != 3 {
+		t.Errorf("a key that is no number: %v", findings)
+	}
+}
