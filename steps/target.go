@@ -3,6 +3,7 @@ package steps
 import (
 	"context"
 	"fmt"
+	"net"
 	"reflect"
 )
 
@@ -25,6 +26,10 @@ type TargetKind[Cfg, Client any] struct {
 	// Close ends the client.
 	Close func(c Client) error
 }
+
+// Dialer connects to an address. A client that speaks to more than its own address (a replica's master, a
+// registered proxy) does all of it through one, so that a sandbox can keep it inside.
+type Dialer func(ctx context.Context, network, addr string) (net.Conn, error)
 
 // View gives a client that refuses to write, for the target of this name (empty: the step's own).
 func (k *TargetKind[Cfg, Client]) View(ctx context.Context, v View, name string) (Client, error) {

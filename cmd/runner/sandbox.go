@@ -230,12 +230,11 @@ func (w *world) connect(_ context.Context, t steps.Target, access steps.Access) 
 		}
 		return m, true, nil
 	case redis.KindName:
-		return inside(w, t, func(c redis.Config) any { return redis.Open(c, access, redis.Dialect{}) })
+		return inside(w, t, func(c redis.Config) any { return redis.Open(c, access, redis.Dialect{}).Via(w.world.Dial) })
 	case pika.KindName:
-		return inside(w, t, func(c pika.Config) any { return pika.Open(c, access) })
+		return inside(w, t, func(c pika.Config) any { return pika.Open(c, access).Via(w.world.Dial) })
 	case codis.KindName:
-		// It also speaks to the proxies that the dashboard names: a simulated one has reached them through the world itself.
-		return inside(w, t, func(c codis.Config) any { return codis.Open(c, access) })
+		return inside(w, t, func(c codis.Config) any { return codis.Open(c, access).Via(w.world.Dial) })
 	case zookeeper.KindName:
 		return inside(w, t, func(c zookeeper.Config) any { return zookeeper.Open(c, access) })
 	case twemproxy.KindName:

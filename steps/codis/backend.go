@@ -16,7 +16,7 @@ import (
 func (c *Client) backend(addr string) *redis.Client {
 	return redis.Open(
 		redis.Config{Addr: schema.Addr(addr), Password: c.cfg.ProductAuth, Timeout: c.cfg.Timeout},
-		steps.ReadOnly, redis.Dialect{Reads: []string{"SLOTSINFO", "SLOTSSCAN"}})
+		steps.ReadOnly, redis.Dialect{Reads: []string{"SLOTSINFO", "SLOTSSCAN"}}).Via(c.x.dial)
 }
 
 // serverInfo is what a server of a group says of itself.

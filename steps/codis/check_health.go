@@ -15,7 +15,7 @@ import (
 type checkHealthIn struct {
 	Method      string              `yaml:"method" doc:"migration_method wanted; where none is given, the one that the servers need, if they tell that they are Pika." enum:"sync,semi-async"`
 	Release     string              `yaml:"release" doc:"Codis release wanted, such as 3.2.2 or 3.2; any 3.2 where none is given."`
-	Coordinator schema.TargetName   `yaml:"coordinator" doc:"Target of kind zookeeper with the product's coordinator, for comparing its lock with the dashboard."`
+	Coordinator schema.TargetName   `yaml:"coordinator" doc:"Target of kind zookeeper with the product's coordinator, for comparing its lock with the dashboard; the ZooKeeper that the dashboard names, where none is given."`
 	Hosts       []schema.TargetName `yaml:"hosts" doc:"Host targets on which codis-ha is looked for among the processes."`
 	Ignore      []string            `yaml:"ignore" doc:"Names of problems that are known and accepted."`
 }
@@ -24,7 +24,7 @@ type checkHealthOut struct {
 	Healthy  bool      `yaml:"healthy" doc:"No problem was found but ignored ones. What is in unseen was not looked at."`
 	Problems []problem `yaml:"problems" doc:"What was found, in a fixed order of names."`
 	Ignored  []string  `yaml:"ignored" doc:"Names of the problems that were found and ignored."`
-	Unseen   []string  `yaml:"unseen" doc:"Names of the problems that could not be looked for: lock-mismatch and two-dashboards without coordinator, codis-ha without hosts, and others where the dashboard does not tell enough."`
+	Unseen   []string  `yaml:"unseen" doc:"Names of the problems that could not be looked for: lock-mismatch and two-dashboards where the coordinator cannot be read, codis-ha without hosts, and others where the dashboard does not tell enough."`
 }
 
 type problem struct {
@@ -37,7 +37,7 @@ func checkHealth() *steps.Kind[checkHealthIn, checkHealthOut] {
 	return &steps.Kind[checkHealthIn, checkHealthOut]{
 		Name: "codis.check-health",
 		Doc: "Looks for what makes a change of a Codis product fail half-way or lose data. Sends GET requests to the dashboard and to every registered proxy; " +
-			"reads the lock where a coordinator is given, and the processes where hosts are.",
+			"reads the lock in the coordinator, and the processes where hosts are given.",
 		Effect:  steps.Read,
 		On:      []string{KindName},
 		Example: `{id: healthy, uses: codis.check-health, target: codis1, with: {method: semi-async, release: "3.2"}, expect: "healthy"}`,
@@ -200,7 +200,7 @@ func (h *health) look(ctx context.Context) error {
 		h.report("dashboard-unreachable", "%s", err)
 		return ended(ctx)
 	}
-	if err := h.lock(ctx, model); err != nil {
+	if err := h.givenCoordinator(ctx, model); err != nil {
 		return err
 	}
 	if err := h.codisHA(ctx); err != nil {
@@ -215,6 +215,9 @@ func (h *health) look(ctx context.Context) error {
 		}
 		h.silentDashboard(err)
 		return ended(ctx)
+	}
+	if err := h.namedCoordinator(ctx, model, overview.Config); err != nil {
+		return err
 	}
 	h.dashboard(overview)
 	h.groups(overview.Stats)
@@ -409,16 +412,39 @@ func (h *health) routes(r Routing, wanted []Slot) {
 	}
 }
 
-// lock compares the coordinator's lock with the dashboard that answers.
-func (h *health) lock(ctx context.Context, model Model) error {
+// givenCoordinator looks at the lock where the step says in which coordinator it is.
+func (h *health) givenCoordinator(ctx context.Context, model Model) error {
 	if h.in.Coordinator == "" {
 		h.unseen["lock-mismatch"], h.unseen["two-dashboards"] = true, true
 		return nil
 	}
-	store, err := coordinator(ctx, h.v, h.in.Coordinator)
+	store, err := coordinator(ctx, h.v, string(h.in.Coordinator))
 	if err != nil {
 		return err
 	}
+	return h.lock(ctx, store, model)
+}
+
+// namedCoordinator looks at the lock in the ZooKeeper that the dashboard names. What is not to be read from here, as it
+// may need another address or a login, stays unseen.
+func (h *health) namedCoordinator(ctx context.Context, model Model, config TopomConfig) error {
+	if h.in.Coordinator != "" {
+		return nil
+	}
+	store, err := namedCoordinator(ctx, h.v, model.Product, config.CoordinatorName, config.CoordinatorAddr)
+	if err != nil {
+		return ended(ctx)
+	}
+	if err := h.lock(ctx, store, model); err != nil {
+		return ended(ctx)
+	}
+	delete(h.unseen, "lock-mismatch")
+	delete(h.unseen, "two-dashboards")
+	return nil
+}
+
+// lock compares the coordinator's lock with the dashboard that answers.
+func (h *health) lock(ctx context.Context, store Coordinator, model Model) error {
 	path := LockPath(model.Product)
 	data, exists, err := store.Read(ctx, path)
 	if err != nil {
@@ -436,7 +462,7 @@ func (h *health) lock(ctx context.Context, model Model) error {
 	if holder.SameProcess(model) {
 		return nil
 	}
-	other := Open(Config{Addr: schema.Addr(holder.AdminAddr), Product: model.Product, Timeout: h.c.cfg.Timeout}, steps.ReadOnly)
+	other := Open(Config{Addr: schema.Addr(holder.AdminAddr), Product: model.Product, Timeout: h.c.cfg.Timeout}, steps.ReadOnly).Via(h.c.x.dial)
 	if now, err := other.Model(ctx); err == nil && now.SameProcess(holder) {
 		h.report("two-dashboards", "the lock is that of %s (pid %d), which answers; so does %s (pid %d)", holder.AdminAddr, holder.PID, h.c.Addr(), model.PID)
 		return nil

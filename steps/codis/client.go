@@ -77,6 +77,12 @@ func Open(cfg Config, a steps.Access) *Client {
 	return &Client{cfg: cfg, x: newExchange(a, cfg.Timeout), product: cfg.Product}
 }
 
+// Via has the client connect through dial, to the dashboard and to every proxy. For who opens it, before its first request.
+func (c *Client) Via(dial steps.Dialer) *Client {
+	c.x.dial = dial
+	return c
+}
+
 // Addr is the dashboard's address as configured.
 func (c *Client) Addr() string { return string(c.cfg.Addr) }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"syscall"
 	"time"
 
@@ -52,14 +51,14 @@ func removeProxy() *steps.Kind[removeProxyIn, removeProxyOut] {
 			return steps.Change{Lines: []steps.Line{line(v, "proxy/remove", token, in.force())}}, nil
 		},
 		Probe: func(ctx context.Context, v steps.View, in removeProxyIn) (steps.State, removeProxyOut, error) {
-			_, stats, err := look(ctx, v)
+			c, stats, err := look(ctx, v)
 			if err != nil {
 				return steps.Unclear, removeProxyOut{}, err
 			}
 			if _, there := stats.registered(string(in.AdminAddr)); there {
 				return steps.Untouched, removeProxyOut{}, nil
 			}
-			running, err := listens(ctx, string(in.AdminAddr))
+			running, err := c.listens(ctx, string(in.AdminAddr))
 			switch {
 			case err != nil:
 				return steps.Unclear, removeProxyOut{}, err
@@ -105,7 +104,7 @@ func checkRemoveProxy(ctx context.Context, v steps.View, in removeProxyIn) error
 		return steps.Precondition("%s: no other proxy serves, and clients would have nobody", what).
 			WithHint("codis.add-proxy adds one")
 	}
-	running, err := listens(ctx, string(in.AdminAddr))
+	running, err := c.listens(ctx, string(in.AdminAddr))
 	switch {
 	case err != nil:
 		return err
@@ -120,10 +119,10 @@ func checkRemoveProxy(ctx context.Context, v steps.View, in removeProxyIn) error
 }
 
 // listens tells whether a process takes connections at an address. No answer at all is not known to be none.
-func listens(ctx context.Context, addr string) (bool, error) {
+func (c *Client) listens(ctx context.Context, addr string) (bool, error) {
 	limited, cancel := context.WithTimeoutCause(ctx, dialTime, noAnswer{dialTime})
 	defer cancel()
-	conn, err := (&net.Dialer{}).DialContext(limited, "tcp", addr)
+	conn, err := c.x.dial(limited, "tcp", addr)
 	switch {
 	case err == nil:
 		_ = conn.Close()
@@ -159,7 +158,7 @@ func applyRemoveProxy(ctx context.Context, s steps.Session, in removeProxyIn) (r
 		}
 	}
 	for until := s.Now().Add(endingTime); ; {
-		running, err := listens(ctx, addr)
+		running, err := c.listens(ctx, addr)
 		switch {
 		case err != nil:
 			return removeProxyOut{}, afterwards(err)

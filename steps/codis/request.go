@@ -67,18 +67,21 @@ var readingRoutes = regexp.MustCompile(`^(/topom(/model|/stats|/slots)?|/proxy/(
 // that none that the other side has given up can leave a request in doubt.
 type exchange struct {
 	access  steps.Access
+	dial    steps.Dialer
 	timeout time.Duration
 	http    *http.Client
 }
 
 func newExchange(access steps.Access, timeout time.Duration) *exchange {
-	return &exchange{access: access, timeout: timeout, http: &http.Client{
+	x := &exchange{access: access, timeout: timeout, dial: (&net.Dialer{}).DialContext}
+	x.http = &http.Client{
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		Transport: &http.Transport{
-			DialContext:       (&net.Dialer{}).DialContext,
+			DialContext:       func(ctx context.Context, network, addr string) (net.Conn, error) { return x.dial(ctx, network, addr) },
 			DisableKeepAlives: true,
 		},
-	}}
+	}
+	return x
 }
 
 // do sends one request and gives the body of the answer to it.

@@ -73,7 +73,7 @@ func readCheckRsync(ctx context.Context, v steps.View, in checkRsyncIn) (checkRs
 	if err != nil {
 		return checkRsyncOut{}, err
 	}
-	look := holders{own: me, up: up, ip: ip}
+	look := holders{c: c, own: me, up: up, ip: ip}
 	if up {
 		if look.syncDir, _, err = c.setting(ctx, "db-sync-path"); err != nil {
 			return checkRsyncOut{}, err
@@ -156,6 +156,7 @@ func (t truth) ptr() *bool {
 
 // holders finds out who holds ports of an instance.
 type holders struct {
+	c       *Client // of the instance
 	own     Info
 	up      bool
 	syncDir string // db-sync-path: an rsync daemon that has it in its command line is the instance's
@@ -183,7 +184,7 @@ func (h holders) at(ctx context.Context, p ports, it purpose) (holder, error) {
 			isRsync && (h.ownDaemon(p, isRsyncDaemon(l.Process) || l.Process == "") || path.IsAbs(h.syncDir) && isRsyncDaemon(l.Process) && strings.Contains(l.Process, h.syncDir))
 		return holder{free: asTruth(mine), rsyncd: isRsyncDaemon(l.Process), process: l.Process}, nil
 	}
-	open, greeting, err := knockPort(ctx, net.JoinHostPort(h.ip, strconv.Itoa(it.port)), isRsync)
+	open, greeting, err := h.c.knock(ctx, net.JoinHostPort(h.ip, strconv.Itoa(it.port)), isRsync)
 	switch {
 	case err != nil:
 		return holder{}, err
@@ -216,11 +217,11 @@ func asTruth(b bool) truth {
 	return no
 }
 
-// knockPort connects to a port, and reads the first words of what is there where an rsync daemon might be.
-func knockPort(ctx context.Context, addr string, listen bool) (open truth, greeting string, err error) {
+// knock connects to a port, and reads the first words of what is there where an rsync daemon might be.
+func (c *Client) knock(ctx context.Context, addr string, listen bool) (open truth, greeting string, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, knockLimit, errNoAnswer)
 	defer cancel()
-	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", addr)
+	conn, err := c.dial(ctx, "tcp", addr)
 	switch {
 	case errors.Is(context.Cause(ctx), errNoAnswer):
 		return unknown, "", nil

@@ -78,7 +78,7 @@ func validConfig(c Config, unknown func(string) bool) []steps.Problem {
 // or routed, so it reads. What migrates (SLOTSMGRT*, the wrapper too), reloads, cleans or
 // deletes slots is missing on purpose.
 func dialect() redis.Dialect {
-	return redis.Dialect{StaleSize: true, Reads: []string{
+	return redis.Dialect{StaleSize: true, Internal: slotIndex, Reads: []string{
 		"PKCLUSTER INFO", "SLOTSINFO", "SLOTSHASHKEY", "SLOTSSCAN", "SLOTSMGRT-ASYNC-STATUS",
 		"PKSCANRANGE", "PKRSCANRANGE", "PKHSCANRANGE", "PKHRSCANRANGE",
 	}}
@@ -88,6 +88,7 @@ func dialect() redis.Dialect {
 type Client struct {
 	cfg    Config
 	resp   *redis.Client
+	dial   steps.Dialer
 	singly atomic.Bool // the server answers pkcluster info slot for one slot at a time alone (3.2.9)
 }
 
@@ -98,7 +99,15 @@ func Open(cfg Config, a steps.Access) *Client {
 	if cfg.Timeout <= 0 {
 		cfg.Timeout = defaultTimeout
 	}
-	return &Client{cfg: cfg, resp: redis.Open(redis.Config{Addr: cfg.Addr, Password: cfg.Password, Timeout: cfg.Timeout}, a, dialect())}
+	c := &Client{cfg: cfg, resp: redis.Open(redis.Config{Addr: cfg.Addr, Password: cfg.Password, Timeout: cfg.Timeout}, a, dialect())}
+	return c.Via((&net.Dialer{}).DialContext)
+}
+
+// Via has the client, and those beside it, connect through dial. For who opens it, before its first request.
+func (c *Client) Via(dial steps.Dialer) *Client {
+	c.dial = dial
+	c.resp.Via(dial)
+	return c
 }
 
 // RESP gives the wire, which makes a Client a [redis.Speaker].
@@ -115,7 +124,7 @@ func (c *Client) Close() error { return c.resp.Close() }
 func (c *Client) Beside(addr string) *Client {
 	cfg := c.cfg
 	cfg.Addr, cfg.Release = schema.Addr(addr), ""
-	return Open(cfg, steps.ReadOnly)
+	return Open(cfg, steps.ReadOnly).Via(c.dial)
 }
 
 // Do sends one command and gives its reply. A server's error is an error; failure.go says what it tells.

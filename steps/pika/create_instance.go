@@ -310,6 +310,9 @@ func planCreate(ctx context.Context, v *steps.View, in createIn) (steps.Change, 
 		}
 		return steps.Change{}, err
 	}
+	if port == 0 { // the target's, whose address is not asked for offline
+		shown[0] = "port : the target's"
+	}
 	where := string(in.Host)
 	return steps.Change{Lines: []steps.Line{
 		{Target: where, Command: "mkdir -p " + path.Clean(in.Dir)},

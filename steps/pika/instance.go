@@ -36,18 +36,18 @@ func (in createIn) site(ctx context.Context, v steps.View) (site, error) {
 	if st.m, err = machineView(ctx, v, in.Host); err != nil {
 		return st, err
 	}
-	var cfg Config
+	cfg, dial := Config{}, (&net.Dialer{}).DialContext
 	if t, err := v.Target(""); err == nil && t.Kind == KindName {
 		c, err := view(ctx, v, "")
 		if err != nil {
 			return st, err
 		}
-		cfg = c.cfg
+		cfg, dial = c.cfg, c.dial
 	} else if pass, ok := in.Config["requirepass"].(string); ok {
 		cfg.Password = schema.NewSecret(pass)
 	}
 	cfg.Addr = schema.Addr(st.addr)
-	st.c = Open(cfg, steps.ReadOnly)
+	st.c = Open(cfg, steps.ReadOnly).Via(dial)
 	return st, nil
 }
 

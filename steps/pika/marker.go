@@ -3,8 +3,11 @@ package pika
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"strconv"
+	"strings"
+	"sync"
 )
 
 // A follower acknowledges a write when it has appended it to its binlog and queued it for one of its threads
@@ -12,13 +15,23 @@ import (
 // 0 does not say that it has applied what it has. A marker for each thread, written to the master while nobody else
 // writes, is behind everything else in its queue: once it can be read at the follower, all that came before was applied there.
 
+// markerName stands between a marker's tag and its number.
+const markerName = "__runner_marker:"
+
+// isMarker tells a key that MarkerKeys may have given.
+func isMarker(key string) bool {
+	tag, number, ok := strings.Cut(key, "}"+markerName)
+	digits := func(s string) bool { return s != "" && strings.Trim(s, "0123456789") == "" }
+	return ok && strings.HasPrefix(tag, "{") && digits(tag[1:]) && digits(number)
+}
+
 // MarkerKeys gives one key for each of a follower's threads, all in one slot. The threads are shared
 // by all slots, so the markers of one are enough for all slots whose lags are 0.
 func MarkerKeys(slot, slotNum, threads int) []string {
 	tag := tagOf(slot, slotNum)
 	keys := make([]string, threads)
 	for found, i := 0, 0; found < threads; i++ {
-		key := "{" + tag + "}__runner_marker:" + strconv.Itoa(i)
+		key := "{" + tag + "}" + markerName + strconv.Itoa(i)
 		if t := int(stdHash(key) % uint64(threads)); keys[t] == "" {
 			keys[t] = key
 			found++
@@ -27,12 +40,16 @@ func MarkerKeys(slot, slotNum, threads int) []string {
 	return keys
 }
 
-// WriteMarkers sets the markers to a value that no earlier ones had.
+// WriteMarkers sets the markers to a value that no earlier ones had, all at once: writers may be waiting for it.
 func (c *Client) WriteMarkers(ctx context.Context, keys []string, value string) error {
-	for _, key := range keys {
-		if _, err := c.Do(ctx, "SET", key, value); err != nil {
-			return fmt.Errorf("write a marker: %w", err)
-		}
+	errs := make([]error, len(keys))
+	var wait sync.WaitGroup
+	for i, key := range keys {
+		wait.Go(func() { _, errs[i] = c.Do(ctx, "SET", key, value) })
+	}
+	wait.Wait()
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("write the markers: %w", err)
 	}
 	return nil
 }

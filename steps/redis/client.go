@@ -89,6 +89,9 @@ type Dialect struct {
 	Reads []string
 	// StaleSize: DBSIZE tells what a count in the past has found, not how many keys there are now.
 	StaleSize bool
+	// Internal is what the names of keys begin with that the server keeps for itself and shows among its
+	// users': they are no one's data. Empty: it has none.
+	Internal string
 }
 
 // Client speaks to one server, over a few connections of its own. It is safe for
@@ -96,8 +99,9 @@ type Dialect struct {
 type Client struct {
 	cfg     Config
 	dialect Dialect
-	guard   guard         // what may be sent
-	reads   guard         // what only reads
+	guard   guard // what may be sent
+	reads   guard // what only reads
+	dial    steps.Dialer
 	turns   chan struct{} // one for each request under way; its capacity is the most there may be
 
 	mu     sync.Mutex
@@ -124,10 +128,16 @@ func Open(cfg Config, a steps.Access, d Dialect) *Client {
 	if cfg.Timeout <= 0 {
 		cfg.Timeout = defaultTimeout
 	}
-	c := &Client{cfg: cfg, dialect: d, reads: newGuard(d.Reads), turns: make(chan struct{}, maxLanes)}
+	c := &Client{cfg: cfg, dialect: d, reads: newGuard(d.Reads), dial: (&net.Dialer{}).DialContext, turns: make(chan struct{}, maxLanes)}
 	if a == steps.ReadOnly {
 		c.guard = c.reads
 	}
+	return c
+}
+
+// Via has the client, and those beside it, connect through dial. For who opens it, before its first request.
+func (c *Client) Via(dial steps.Dialer) *Client {
+	c.dial = dial
 	return c
 }
 
@@ -143,7 +153,7 @@ func (c *Client) Password() schema.Secret { return c.cfg.Password }
 func (c *Client) Beside(addr string) *Client {
 	cfg := c.cfg
 	cfg.Addr, cfg.DB, cfg.TLSName = schema.Addr(addr), 0, ""
-	return Open(cfg, steps.ReadOnly, c.dialect)
+	return Open(cfg, steps.ReadOnly, c.dialect).Via(c.dial)
 }
 
 // Close ends the client's connections; requests under way fail.
@@ -308,7 +318,7 @@ func (l *lane) connect(ctx context.Context, c *Client, req request) (w *wire, re
 		return w, true, nil
 	}
 	l.close()
-	if w, err = dial(ctx, c.cfg, req); err != nil {
+	if w, err = dial(ctx, c.dial, c.cfg, req); err != nil {
 		return nil, false, err
 	}
 	c.mu.Lock()

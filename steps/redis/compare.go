@@ -419,7 +419,15 @@ func (c *comparison) random(ctx context.Context, from *Client, f func([]string) 
 }
 
 func (c *comparison) wants(key string) bool {
+	if c.source.internal(key) || c.other.internal(key) {
+		return false
+	}
 	return c.wanted == nil || c.wanted[slotOf(key, c.in.SlotNum)]
+}
+
+// internal tells a key that the server keeps for itself.
+func (c *Client) internal(key string) bool {
+	return c.dialect.Internal != "" && strings.HasPrefix(key, c.dialect.Internal)
 }
 
 // slotOf hashes as Codis and Pika do: an empty tag is a tag.

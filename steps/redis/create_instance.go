@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"path"
 	"strconv"
 	"strings"
@@ -151,19 +152,19 @@ const (
 // client gives a client for the instance, that the caller closes. Its password is the target's, or
 // else the one the instance is started with.
 func (in createIn) client(ctx context.Context, v steps.View, addr string, a steps.Access) (*Client, error) {
-	var cfg Config
+	cfg, dial := Config{}, (&net.Dialer{}).DialContext
 	if t, err := v.Target(""); err == nil && t.Kind == KindName {
 		c, err := Target().View(ctx, v, "")
 		if err != nil {
 			return nil, err
 		}
-		cfg = c.cfg
+		cfg, dial = c.cfg, c.dial
 	} else if pass, ok := in.Config["requirepass"]; ok {
 		text, _ := scalarText(pass)
 		cfg.Password = schema.NewSecret(text)
 	}
 	cfg.Addr, cfg.DB = schema.Addr(addr), 0
-	return Open(cfg, a, Dialect{}), nil
+	return Open(cfg, a, Dialect{}).Via(dial), nil
 }
 
 // site is all that the parts of the kind need to find.

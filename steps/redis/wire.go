@@ -141,8 +141,8 @@ func (w *wire) usable() bool {
 
 // dial opens a connection and logs in. Until it returns the request itself was not sent,
 // so what fails here never leaves an unknown outcome.
-func dial(ctx context.Context, cfg Config, req request) (*wire, error) {
-	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", string(cfg.Addr))
+func dial(ctx context.Context, through steps.Dialer, cfg Config, req request) (*wire, error) {
+	conn, err := through(ctx, "tcp", string(cfg.Addr))
 	if err != nil {
 		return nil, dialFailed(ctx, req, err)
 	}
