@@ -2,8 +2,10 @@ package codis
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"strings"
 
-	"runbook/schema"
 	"runbook/steps"
 )
 
@@ -19,6 +21,25 @@ type Coordinator interface {
 func LockPath(product string) string { return "/codis3/" + product + "/topom" }
 
 // coordinator gives the coordinator that a target's client is.
-func coordinator(ctx context.Context, v steps.View, name schema.TargetName) (Coordinator, error) {
-	return (&steps.TargetKind[struct{}, Coordinator]{Name: "zookeeper"}).View(ctx, v, string(name))
+func coordinator(ctx context.Context, v steps.View, target string) (Coordinator, error) {
+	return coordinatorKind().View(ctx, v, target)
+}
+
+// namedCoordinator gives the coordinator that the dashboard of a product names, by kind and addresses.
+func namedCoordinator(ctx context.Context, v steps.View, product, kind, addrs string) (Coordinator, error) {
+	switch {
+	case kind == "zookeeper" && addrs != "":
+		var all []any
+		for a := range strings.SplitSeq(addrs, ",") {
+			all = append(all, strings.TrimSpace(a))
+		}
+		return coordinatorKind().ViewOf(ctx, v, steps.Target{Name: "the coordinator of " + product, Kind: "zookeeper", Config: map[string]any{"addrs": all}})
+	case kind == "":
+		return nil, errors.New("the coordinator is not known")
+	}
+	return nil, fmt.Errorf("a coordinator of kind %s cannot be read from here", kind)
+}
+
+func coordinatorKind() *steps.TargetKind[struct{}, Coordinator] {
+	return &steps.TargetKind[struct{}, Coordinator]{Name: "zookeeper"}
 }

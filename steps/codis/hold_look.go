@@ -3,9 +3,7 @@ package codis
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"strings"
 	"sync"
 
 	"runbook/schema"
@@ -172,23 +170,10 @@ func (h *hold) readCoordinator(ctx context.Context) (map[int]SlotMapping, error)
 	return mapping, nil
 }
 
-func coordinatorKind() *steps.TargetKind[struct{}, Coordinator] {
-	return &steps.TargetKind[struct{}, Coordinator]{Name: "zookeeper"}
-}
-
 func (h *hold) coordinator(ctx context.Context) (Coordinator, error) {
 	c := h.plan.Coordinator
-	switch {
-	case c.Target != "":
-		return coordinatorKind().View(ctx, h.v, c.Target)
-	case c.Name == "zookeeper" && c.Addr != "":
-		var addrs []any
-		for _, a := range strings.Split(c.Addr, ",") {
-			addrs = append(addrs, strings.TrimSpace(a))
-		}
-		return coordinatorKind().ViewOf(ctx, h.v, steps.Target{Name: "the coordinator of " + h.plan.Product, Kind: "zookeeper", Config: map[string]any{"addrs": addrs}})
-	case c.Name == "":
-		return nil, errors.New("the coordinator is not known")
+	if c.Target != "" {
+		return coordinator(ctx, h.v, c.Target)
 	}
-	return nil, fmt.Errorf("a coordinator of kind %s cannot be read from here", c.Name)
+	return namedCoordinator(ctx, h.v, h.plan.Product, c.Name, c.Addr)
 }

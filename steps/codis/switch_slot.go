@@ -10,6 +10,7 @@ import (
 
 	"runbook/schema"
 	"runbook/steps"
+	"runbook/steps/pika"
 )
 
 type switchIn struct {
@@ -131,7 +132,7 @@ func planSwitch(ctx context.Context, v *steps.View, in switchIn) (steps.Change, 
 }
 
 func probeSwitch(ctx context.Context, v steps.View, in switchIn) (steps.State, switchOut, error) {
-	p, _, err := planned(ctx, v, in)
+	p, recorded, err := planned(ctx, v, in)
 	if err != nil {
 		return steps.Unclear, switchOut{}, err
 	}
@@ -144,6 +145,8 @@ func probeSwitch(ctx context.Context, v steps.View, in switchIn) (steps.State, s
 	switch {
 	case j.switched():
 		return steps.Done, switchOut{Slots: p.Slots, Group: p.To}, nil
+	case !recorded: // nothing was asked for by this step: what is wrong is for Check to say
+		return steps.Untouched, switchOut{}, nil
 	case j.way() == wayDoubt:
 		return steps.Unclear, switchOut{}, h.doubt(j)
 	case len(j.in(rowReplicating, rowApart)) == len(j.rows):
@@ -180,7 +183,7 @@ func undoSwitch(ctx context.Context, s steps.Session, in switchIn, _ *switchOut)
 	}
 	p.From, p.To = p.To, p.From
 	p.Source, p.Destination = p.Destination, p.Source
-	if err := p.inStep(ctx, s.View, int64(in.MaxLag)); err != nil {
+	if err := p.inStep(ctx, s, int64(in.MaxLag)); err != nil {
 		return err
 	}
 	_, err = p.carryOut(ctx, s, int64(in.MaxLag))
@@ -188,29 +191,45 @@ func undoSwitch(ctx context.Context, s steps.Session, in switchIn, _ *switchOut)
 }
 
 // fenceTime is how long a fence may take to become a replica in step: it connects when its new master, which stops
-// being a replica at that moment, can take it.
-const fenceTime = 30 * time.Second
+// being a replica at that moment, can take it; and one that Pika has forgotten (pika.Attachment) is mended after 25 s.
+const fenceTime = 60 * time.Second
 
 // inStep waits until the old side follows the new one, as it does by itself soon after a switch.
-func (p switchPlan) inStep(ctx context.Context, v steps.View, maxLag int64) error {
-	h, err := joinView(ctx, v, p)
+func (p switchPlan) inStep(ctx context.Context, s steps.Session, maxLag int64) error {
+	h, err := joinSession(ctx, s, p)
 	if err != nil {
 		return err
 	}
-	for until := v.Now().Add(fenceTime); ; {
+	fence := pika.Attachment{Follower: h.dest, Master: h.source, Slots: p.Slots}
+	for until := s.Now().Add(fenceTime); ; {
 		err := h.preflight(ctx, maxLag)
-		if err == nil || v.Now().After(until) {
+		if err == nil || s.Now().After(until) {
 			return err
 		}
-		if err := v.Sleep(ctx, settlePause); err != nil {
+		h.mend(ctx, &fence)
+		if err := s.Sleep(ctx, settlePause); err != nil {
 			return err
 		}
 	}
 }
 
+// mend has slots of a fence that Pika has forgotten ordered again. What else is wrong with it the preflight says.
+func (h *hold) mend(ctx context.Context, fence *pika.Attachment) {
+	seen, err := fence.Look(ctx, h.v.Now())
+	if err == nil {
+		var mended schema.Slots
+		if mended, err = fence.Mend(ctx, seen); len(mended) > 0 {
+			h.v.Progress(steps.Progress{Text: fmt.Sprintf("slots %s of %s were left in %s: ordered again", mended, h.plan.Destination.Target, pika.StateWaitReply)})
+		}
+	}
+	if err != nil {
+		h.v.Log().Warn("mending a fence", "error", err)
+	}
+}
+
 // settleTime is how long the runner itself tries to bring an aborted switch to a safe end,
 // before it leaves that to the guardian.
-const settleTime = 8 * time.Second
+const settleTime = 5 * time.Second
 
 // carryOut switches what is not switched yet, after settling what an earlier attempt has left.
 func (p switchPlan) carryOut(ctx context.Context, s steps.Session, maxLag int64) (switchOut, error) {

@@ -7,8 +7,11 @@ import (
 	"time"
 
 	"runbook/internal/simulate/fault"
+	simpika "runbook/internal/simulate/pika"
+	"runbook/schema"
 	"runbook/steps"
 	"runbook/steps/conformance"
+	"runbook/steps/pika"
 )
 
 // TestSwitch: slots under load go over, nobody loses a write, and the old side follows the new one: the way back.
@@ -60,6 +63,40 @@ func TestBackAndForth(t *testing.T) {
 		r.until("the destination follows again", func() bool { return r.standing() == "replicating" })
 	}
 	r.unharmed(tr)
+}
+
+// TestBackOverAFenceThatWasForgotten: a fence that Pika has left in kWaitReply is mended, and then it is the way back.
+func TestBackOverAFenceThatWasForgotten(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, "5-8", func(o *simpika.Options) { o.Pace = 0.1 })
+	tr := r.traffic(4, 200)
+	forgotten := false
+	r.src.SetReplyOvertaken(func(slot int) bool {
+		now := slot == 6 && !forgotten
+		forgotten = forgotten || now
+		return now
+	})
+	if _, err := r.apply(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	r.until("the fence is forgotten on both sides", func() bool {
+		_, listed := r.slotAt("destination", 6).Replica(r.src.Addr())
+		return r.slotAt("source", 6).State == pika.StateWaitReply && !listed
+	})
+	if err := r.def.Undo(t.Context(), steps.NewSession(r.env), r.input(), nil); err != nil {
+		t.Fatal(err)
+	}
+	r.until("the destination follows again", func() bool { return r.standing() == "replicating" })
+	r.unharmed(tr)
+}
+
+func (r *rig) slotAt(name string, id int) pika.Slot {
+	r.t.Helper()
+	slots, err := r.pika(name).Slots(r.t.Context(), schema.Slots{id})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return slots[0]
 }
 
 // TestRefused: what would make clients wait in vain is refused before the first of them does, each with its reason.
