@@ -79,6 +79,9 @@ func masterOf(v steps.View, s Stats, group int, target string) (string, error) {
 	return g.Master(), nil
 }
 
+// anyLag has preflight pass over what comes into step by itself: a slot that follows and is not connected, or lags.
+const anyLag = -1
+
 // preflight checks, before the first client waits, all that would make it wait in vain. It reports every problem, not the first.
 func (h *hold) preflight(ctx context.Context, maxLag int64) error {
 	s := h.look(ctx)
@@ -182,6 +185,7 @@ func (h *hold) checkReplication(s *sight, maxLag int64, wrong func(string, ...an
 			wrong("slot %d: %s does not have it (pika.addslots, pika.slotsslaveof)", id, h.plan.Destination.Target)
 		case dst.Master != h.plan.Source.Addr:
 			wrong("slot %d: %s does not follow %s (pika.slotsslaveof)", id, h.plan.Destination.Target, h.plan.Source.Addr)
+		case maxLag == anyLag:
 		case dst.State != pika.StateConnected:
 			wrong("slot %d: %s is in %s, not connected", id, h.plan.Destination.Target, dst.State)
 		case !listed || r.Status != pika.BinlogSync || r.Lag == nil:

@@ -25,7 +25,7 @@ import (
 // rig is a small product: the source serves every slot as group 1, the destination is the
 // empty master of group 3 and follows the source in the slots to be switched.
 type rig struct {
-	t         *testing.T
+	t         testing.TB
 	clock     clock.Clock
 	tree      *zookeeper.Tree
 	net       *simpika.Network
@@ -39,7 +39,7 @@ type rig struct {
 	lastRoute atomic.Int64
 }
 
-func newRig(t *testing.T, slots string, change ...func(*simpika.Options)) *rig {
+func newRig(t testing.TB, slots string, change ...func(*simpika.Options)) *rig {
 	t.Helper()
 	r := &rig{t: t, clock: clock.New(1), net: simpika.NewNetwork()}
 	r.tree = zookeeper.NewTree(r.clock)

@@ -20,6 +20,7 @@ type switchIn struct {
 	Destination schema.TargetName `yaml:"destination,required" doc:"The first server of to_group; it follows the source in every one of the slots."`
 	MaxPause    time.Duration     `yaml:"max_pause" default:"2s" doc:"Longest time that clients of the slots may wait, from the first hold on. What cannot be done by then is put back. It must be shorter than the shortest time-out of a client."`
 	MaxLag      schema.Size       `yaml:"max_lag" default:"64kb" doc:"Largest lag with which clients are made to wait at all."`
+	CatchUp     time.Duration     `yaml:"catch_up" default:"1m" doc:"Longest time to wait, before the first client has to, until the destination is in step: a slot that Pika has forgotten in kWaitReply is ordered again after 25s."`
 	Coordinator schema.TargetName `yaml:"coordinator" doc:"A zookeeper target from which the mapping is read while the dashboard is dead; the ZooKeeper that the dashboard names, where none is given."`
 }
 
@@ -103,7 +104,8 @@ func checkSwitch(ctx context.Context, v steps.View, in switchIn) error {
 	if recorded && p.judge(h.look(ctx)).way() != wayNone {
 		return nil // an earlier attempt was cut off: Apply settles that first, and checks then
 	}
-	return h.preflight(ctx, int64(in.MaxLag))
+	// What comes into step by itself is waited for by Apply.
+	return h.preflight(ctx, anyLag)
 }
 
 func planSwitch(ctx context.Context, v *steps.View, in switchIn) (steps.Change, error) {
@@ -160,7 +162,7 @@ func applySwitch(ctx context.Context, s steps.Session, in switchIn) (switchOut, 
 	if err != nil {
 		return switchOut{}, err
 	}
-	return p.carryOut(ctx, s, int64(in.MaxLag))
+	return p.carryOut(ctx, s, in)
 }
 
 // undoSwitch is the same switch the other way round: the fence has kept the old side in step.
@@ -183,47 +185,39 @@ func undoSwitch(ctx context.Context, s steps.Session, in switchIn, _ *switchOut)
 	}
 	p.From, p.To = p.To, p.From
 	p.Source, p.Destination = p.Destination, p.Source
-	if err := p.inStep(ctx, s, int64(in.MaxLag)); err != nil {
-		return err
-	}
-	_, err = p.carryOut(ctx, s, int64(in.MaxLag))
+	_, err = p.carryOut(ctx, s, in)
 	return err
 }
 
-// fenceTime is how long a fence may take to become a replica in step: it connects when its new master, which stops
-// being a replica at that moment, can take it; and one that Pika has forgotten (pika.Attachment) is mended after 25 s.
-const fenceTime = 60 * time.Second
-
-// inStep waits until the old side follows the new one, as it does by itself soon after a switch.
-func (p switchPlan) inStep(ctx context.Context, s steps.Session, maxLag int64) error {
-	h, err := joinSession(ctx, s, p)
-	if err != nil {
-		return err
-	}
-	fence := pika.Attachment{Follower: h.dest, Master: h.source, Slots: p.Slots}
-	for until := s.Now().Add(fenceTime); ; {
-		err := h.preflight(ctx, maxLag)
-		if err == nil || s.Now().After(until) {
+// inStep waits, before the first client has to, until everything is ready for a switch. Soon after a switch the way
+// back is: the fence connects when its new master, which stops being a replica at that moment, can take it.
+func (h *hold) inStep(ctx context.Context, in switchIn) error {
+	follows := pika.Attachment{Follower: h.dest, Master: h.source, Slots: h.plan.Slots}
+	for until := h.v.Now().Add(in.CatchUp); ; {
+		err := h.preflight(ctx, int64(in.MaxLag))
+		if err == nil || h.v.Now().After(until) || h.preflight(ctx, anyLag) != nil {
 			return err
 		}
-		h.mend(ctx, &fence)
-		if err := s.Sleep(ctx, settlePause); err != nil {
+		h.v.Progress(steps.Progress{Text: "waits until the destination is in step: " + err.Error()})
+		h.mend(ctx, &follows)
+		if err := h.v.Sleep(ctx, settlePause); err != nil {
 			return err
 		}
 	}
 }
 
-// mend has slots of a fence that Pika has forgotten ordered again. What else is wrong with it the preflight says.
-func (h *hold) mend(ctx context.Context, fence *pika.Attachment) {
-	seen, err := fence.Look(ctx, h.v.Now())
-	if err == nil {
-		var mended schema.Slots
-		if mended, err = fence.Mend(ctx, seen); len(mended) > 0 {
-			h.v.Progress(steps.Progress{Text: fmt.Sprintf("slots %s of %s were left in %s: ordered again", mended, h.plan.Destination.Target, pika.StateWaitReply)})
-		}
-	}
+// mend has slots that Pika has forgotten ordered again. What else is wrong with it the preflight says.
+func (h *hold) mend(ctx context.Context, follows *pika.Attachment) {
+	seen, err := follows.Look(ctx, h.v.Now())
 	if err != nil {
-		h.v.Log().Warn("mending a fence", "error", err)
+		return
+	}
+	mended, err := follows.Mend(ctx, seen)
+	if err != nil {
+		h.v.Log().Warn("order forgotten slots again", "error", err)
+	}
+	if len(mended) > 0 {
+		h.v.Progress(steps.Progress{Text: fmt.Sprintf("slots %s of %s were left in %s: ordered again", mended, h.plan.Destination.Target, pika.StateWaitReply)})
 	}
 }
 
@@ -232,7 +226,7 @@ func (h *hold) mend(ctx context.Context, fence *pika.Attachment) {
 const settleTime = 5 * time.Second
 
 // carryOut switches what is not switched yet, after settling what an earlier attempt has left.
-func (p switchPlan) carryOut(ctx context.Context, s steps.Session, maxLag int64) (switchOut, error) {
+func (p switchPlan) carryOut(ctx context.Context, s steps.Session, in switchIn) (switchOut, error) {
 	out := switchOut{Slots: p.Slots, Group: p.To}
 	h, err := joinSession(ctx, s, p)
 	if err != nil {
@@ -243,7 +237,7 @@ func (p switchPlan) carryOut(ctx context.Context, s steps.Session, maxLag int64)
 		return out, err
 	}
 	h.plan.Slots = j.in(rowReplicating, rowApart)
-	if err := h.preflight(ctx, maxLag); err != nil {
+	if err := h.inStep(ctx, in); err != nil {
 		return out, err
 	}
 	guardian, err := s.Watch(ctx, steps.Watch{Plan: h.plan, Targets: h.plan.targets(), Limit: h.plan.MaxPause + 20*time.Second})

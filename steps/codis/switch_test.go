@@ -1,8 +1,10 @@
 package codis
 
 import (
+	"context"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -70,25 +72,34 @@ func TestBackOverAFenceThatWasForgotten(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, "5-8", func(o *simpika.Options) { o.Pace = 0.1 })
 	tr := r.traffic(4, 200)
-	forgotten := false
-	r.src.SetReplyOvertaken(func(slot int) bool {
-		now := slot == 6 && !forgotten
-		forgotten = forgotten || now
-		return now
-	})
+	var overtaken atomic.Bool
+	r.src.SetReplyOvertaken(func(slot int) bool { return slot == 6 && overtaken.CompareAndSwap(false, true) })
 	if _, err := r.apply(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	r.until("the fence is forgotten on both sides", func() bool {
 		_, listed := r.slotAt("destination", 6).Replica(r.src.Addr())
-		return r.slotAt("source", 6).State == pika.StateWaitReply && !listed
+		return overtaken.Load() && !listed
 	})
-	if err := r.def.Undo(t.Context(), steps.NewSession(r.env), r.input(), nil); err != nil {
+	if state := r.slotAt("source", 6).State; state != pika.StateWaitReply {
+		t.Fatalf("the fence is in %s", state)
+	}
+	if err := r.def.Undo(t.Context(), steps.NewSession(hurried{r.env, time.Now()}), r.input(), nil); err != nil {
 		t.Fatal(err)
 	}
 	r.until("the destination follows again", func() bool { return r.standing() == "replicating" })
 	r.unharmed(tr)
 }
+
+// hurried is an Env whose time passes five times as fast.
+type hurried struct {
+	steps.Env
+	since time.Time
+}
+
+func (h hurried) Now() time.Time { return h.since.Add(5 * time.Since(h.since)) }
+
+func (h hurried) Sleep(ctx context.Context, d time.Duration) error { return h.Env.Sleep(ctx, d/5) }
 
 func (r *rig) slotAt(name string, id int) pika.Slot {
 	r.t.Helper()
@@ -119,7 +130,7 @@ func TestRefused(t *testing.T) {
 			r.dst.SetLag(fault.Forever)
 			r.ask(r.px[0].Addr(), "SET", "{"+tagIn(1)+"}k", strings.Repeat("x", 200))
 			r.until("it lags", func() bool { return strings.Contains(r.src.Do("pkcluster", "info", "slot", "1").String(), "lag: 2") })
-			return []any{"max_lag", "100"}
+			return []any{"max_lag", "100", "catch_up", "300ms"}
 		}, "lags 2"},
 	} {
 		t.Run(name, func(t *testing.T) {
