@@ -195,6 +195,9 @@ func (h *hold) inStep(ctx context.Context, in switchIn) error {
 	follows := pika.Attachment{Follower: h.dest, Master: h.source, Slots: h.plan.Slots}
 	for until := h.v.Now().Add(in.CatchUp); ; {
 		err := h.preflight(ctx, int64(in.MaxLag))
+		if err == nil {
+			err = h.swift(ctx)
+		}
 		if err == nil || h.v.Now().After(until) || h.preflight(ctx, anyLag) != nil {
 			return err
 		}
@@ -204,6 +207,21 @@ func (h *hold) inStep(ctx context.Context, in switchIn) error {
 			return err
 		}
 	}
+}
+
+// swift sends markers through the destination while nobody waits: its threads may be half a minute behind what it has
+// acknowledged, where it is a busy master itself, and clients would be held for that in vain.
+func (h *hold) swift(ctx context.Context) error {
+	limit := h.plan.MaxPause / 4
+	limited, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("more than %s", limit))
+	defer cancel()
+	err := h.mark(limited)
+	if err == nil || ctx.Err() != nil || limited.Err() == nil {
+		return err
+	}
+	e := steps.Precondition("switch of slots %s from group %d to group %d: %s applies what it has acknowledged late: %w", h.plan.Slots, h.plan.From, h.plan.To, h.plan.Destination.Target, context.Cause(limited))
+	e.Temporary = true
+	return e.WithHint("a thread of it is busy: a huge command, a full sync from it, a machine short of processors; a larger max_pause lets clients wait for it")
 }
 
 // mend has slots that Pika has forgotten ordered again. What else is wrong with it the preflight says.
@@ -238,6 +256,7 @@ func (p switchPlan) carryOut(ctx context.Context, s steps.Session, in switchIn) 
 	}
 	h.plan.Slots = j.in(rowReplicating, rowApart)
 	if err := h.inStep(ctx, in); err != nil {
+		h.forgetMarkers(ctx, judgement{})
 		return out, err
 	}
 	guardian, err := s.Watch(ctx, steps.Watch{Plan: h.plan, Targets: h.plan.targets(), Limit: h.plan.MaxPause + 20*time.Second})

@@ -152,6 +152,26 @@ func TestRefused(t *testing.T) {
 	}
 }
 
+// TestSlowThreads: a destination that applies late is found out by a marker before any client has to wait for it.
+func TestSlowThreads(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, "1")
+	r.dst.SetApplyDelay(-1, 2*time.Second)
+	_, err := r.apply(t.Context(), "max_pause", "400ms", "catch_up", "300ms")
+	if err == nil || !strings.Contains(err.Error(), "applies what it has acknowledged late: more than 100ms") {
+		t.Errorf("ended with %v", err)
+	}
+	for _, p := range r.px {
+		if n := len(p.Writes("dashboard")); n > 0 {
+			t.Errorf("a proxy was asked to hold: %d requests", n)
+		}
+	}
+	r.dst.SetApplyDelay(-1, 0)
+	if _, err := r.apply(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
 func (r *rig) put(path ...string) {
 	r.t.Helper()
 	if err := r.client().Put(r.t.Context(), path...); err != nil {
