@@ -140,8 +140,21 @@ func (w *World) Resolve(addr string) (actual string, ok bool) {
 		if real, ok := s.more[addr]; ok {
 			return real, true
 		}
+		for _, d := range s.besides() {
+			if addr == away(s.actual, d) || addr == away(s.declared, d) {
+				return away(s.actual, d), true
+			}
+		}
 	}
 	return "", false
+}
+
+// besides are the ports that a system has at fixed distances from its own.
+func (s *system) besides() []int {
+	if s.spec.Kind != "pika" {
+		return nil
+	}
+	return append(pikaPorts(s.spec.Release), rsyncDistance)
 }
 
 // Dial connects to a system of this world, by its declared or its real address, and to nothing else.

@@ -36,6 +36,9 @@ func (w *World) checkPika(s *system) error {
 	if spec.Keys > 0 && spec.Slots == nil && sharding(spec) {
 		return errors.New("keys lie in slots, and it has none")
 	}
+	if err := w.checkDown(s); err != nil {
+		return err
+	}
 	m := w.spec.Systems[spec.ReplicaOf]
 	if err := w.checkReplica(s); err != nil || spec.ReplicaOf == "" || !sharding(spec) {
 		return err

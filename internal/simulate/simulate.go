@@ -71,6 +71,8 @@ type System struct {
 	Slots   any    `yaml:"slots"`
 	SlotNum int    `yaml:"slot_num"` // how many slots a pika in sharding mode knows, or a twemproxy has servers for; 1024
 	Mode    string `yaml:"mode"`     // of a pika: sharding or classic
+	Down    bool   `yaml:"down"`     // of a pika that is a master: its process has died
+	Behind  int    `yaml:"behind"`   // of a replica of one that is down: how many of its last writes it has not got
 
 	// of a codis
 	Product         string              `yaml:"product"`
@@ -160,7 +162,7 @@ func kinds() []kind {
 		},
 		{
 			name: "pika", check: (*World).checkPika, start: startPika, settle: settlePika,
-			fields: []string{"addr", "host", "absent", "release", "keys", "replica_of", "password", "config", "full_sync", "lag", "slots", "slot_num", "mode"},
+			fields: []string{"addr", "host", "absent", "release", "keys", "replica_of", "password", "config", "full_sync", "lag", "slots", "slot_num", "mode", "down", "behind"},
 		},
 		{
 			name: "codis", check: (*World).checkCodis, start: startCodis,
@@ -228,7 +230,7 @@ func (w *World) start(ctx context.Context) error {
 			}
 		}
 	}
-	return nil
+	return w.takeDown(ctx)
 }
 
 // mastersFirst is names in an order in which no replica comes before its master.

@@ -44,7 +44,7 @@ func addSlots() *steps.Kind[addSlotsIn, addSlotsOut] {
 			"The server adds all slots of a call or none: one that exists fails the call. Only missing ones are asked for, and after any error the state is read again.",
 			"The server goes on when the client has gone, and shows nothing of a slot until it is there: a lost answer is settled by waiting and reading.",
 			"An empty slot takes some 22 MB of disk and 26 open files, and 1.1 x write-buffer-size (256 MB by default) for each data type at the first write: check disk and ulimit -n before many are added.",
-			"Undo deletes those slots alone that this step has added and that are as they were made: nothing written (or a copy of what served_by has), no master, no replica, not routed.",
+			"Undo deletes those slots alone that this step has added and that are as they were made: nothing written (or a copy of what served_by has), no master, no replica, not routed. Slots that were written to are deleted as pika.delslots does, when no replicated write is queued for them.",
 		},
 		Valid: func(in addSlotsIn, unknown func(string) bool) []steps.Problem {
 			return validSlots(in.Slots, in.Table, unknown)
@@ -173,6 +173,9 @@ func undoAddSlots(ctx context.Context, s steps.Session, in addSlotsIn, _ *addSlo
 	slots = slices.DeleteFunc(slots, func(s Slot) bool { return !s.Present || slices.Contains(before.Had, s.ID) })
 	unused, kept, err := in.unused(ctx, s.View, c, slots)
 	if err != nil {
+		return err
+	}
+	if err := (drain{c: c, table: in.Table, slots: unused, settle: defaultSettle, known: in.ServedBy}).run(ctx, s); err != nil {
 		return err
 	}
 	undo := change{c: c, table: in.Table, wanted: unused, left: func(s Slot) bool { return s.Present }, command: delSlotsCommand, together: 1, doing: "delete"}

@@ -28,7 +28,7 @@ func checkRelease() *steps.Kind[checkReleaseIn, checkReleaseOut] {
 	return &steps.Kind[checkReleaseIn, checkReleaseOut]{
 		Name: "pika.check-release",
 		Doc: "Tells what a server's release can do: replicate with a peer, and have its slots migrated by Codis, and names each problem with cause and fix. " +
-			"Sends INFO, CONFIG GET and, in mode sharding, SLOTSHASHKEY to see that keys hash as Codis hashes them.",
+			"Sends INFO (keyspace too, which starts no count), CONFIG GET and, in mode sharding, SLOTSHASHKEY to see that keys hash as Codis hashes them.",
 		Effect:  steps.Read,
 		On:      []string{KindName},
 		Example: `{id: releases, uses: pika.check-release, target: pika5, with: {peer: pika1}, expect: can_replicate && can_codis_semi_async}`,
@@ -44,13 +44,14 @@ func checkRelease() *steps.Kind[checkReleaseIn, checkReleaseOut] {
 
 // nature is what a server's behaviour depends on.
 type nature struct {
-	addr       string
-	release    Release
-	mode       string
-	slots      int    // default-slot-num; 0 in mode classic
-	slotsIndex string // slotmigrate: yes, no; empty: not known
-	double     *DoubleMaster
-	serverID   int64
+	addr      string
+	release   Release
+	mode      string
+	slots     int  // default-slot-num; 0 in mode classic
+	unindexed bool // slotmigrate is off, in a release that has it
+	databases int  // of mode classic, from 3.0 on
+	double    *DoubleMaster
+	serverID  int64
 }
 
 func (c *Client) nature(ctx context.Context) (nature, error) {
@@ -71,11 +72,15 @@ func (c *Client) nature(ctx context.Context) (nature, error) {
 		return n, err
 	}
 	if n.release.atLeast(3, 0, 0) {
-		return n, nil
-	}
-	if n.slotsIndex, _, err = c.setting(ctx, "slotmigrate"); err != nil {
+		k, err := c.keyspace(ctx)
+		n.databases = k.Databases
 		return n, err
 	}
+	value, _, err := c.setting(ctx, "slotmigrate")
+	if err != nil {
+		return n, err
+	}
+	n.unindexed = value == "no" || value == "0" // 2.3 shows a number
 	d, err := c.Info(ctx, "doublemaster")
 	n.double = d.DoubleMaster
 	return n, err
@@ -192,6 +197,9 @@ func (n nature) doubleMaster(peer nature) []Problem {
 		Fix:     "set server-id and double-master-server-id crosswise, in both files, and restart"}}
 }
 
+// codisSlots is how many slots Codis has.
+const codisSlots = 1024
+
 // hashSamples are keys whose slot shows how a server reads hash tags.
 var hashSamples = [...]string{"key:1", "{tag}a", "a{b}c", "abc{}def", "a{b", "a{b}c}", "ключ"}
 
@@ -210,7 +218,6 @@ func (c *Client) hashesAsCodis(ctx context.Context, slots int) ([]Problem, error
 			break
 		}
 	}
-	const codisSlots = 1024
 	if slots != codisSlots {
 		p = append(p, codisAll(Problem{Name: "slot-number", Blocks: true,
 			Message: "default-slot-num is " + strconv.Itoa(slots) + ", and Codis has 1024 slots",

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
 	"hash/crc32"
 	"slices"
 	"strconv"
@@ -15,8 +16,9 @@ import (
 )
 
 type checkWriteIn struct {
-	KeyPrefix string       `yaml:"key_prefix" doc:"What the names of the marker keys begin with; without { and }." default:"runner:check-write:"`
-	Slots     schema.Slots `yaml:"slots" doc:"Mode sharding: slots to try, one key each. Without it the first slot that the instance serves as a master."`
+	KeyPrefix string            `yaml:"key_prefix" doc:"What the names of the marker keys begin with; without { and }." default:"runner:check-write:"`
+	Slots     schema.Slots      `yaml:"slots" doc:"Mode sharding: slots to try, one key each. Without it the first slot that the instance serves as a master."`
+	Through   schema.TargetName `yaml:"through" doc:"Redis target of a proxy: the markers are written through it, and looked for on the server. So it is seen that the proxy sends these slots' clients here, and hashes as the server does."`
 }
 
 type checkWriteOut struct {
@@ -26,13 +28,14 @@ type checkWriteOut struct {
 func checkWrite() *steps.Kind[checkWriteIn, checkWriteOut] {
 	return &steps.Kind[checkWriteIn, checkWriteOut]{
 		Name:       "pika.check-write",
-		Doc:        "Tries whether a server takes writes: writes a marker key, reads it back and removes it. Sends SET key value EX 300 NX, GET and DEL; in mode sharding once for each slot asked for.",
+		Doc:        "Tries whether a server takes writes: writes a marker key, reads it back and removes it. Sends SET key value EX 300 NX (to a proxy, where one is named), GET and DEL; in mode sharding once for each slot asked for.",
 		Effect:     steps.Write,
 		On:         []string{KindName},
 		Idempotent: true,
 		Example:    `{id: writable, uses: pika.check-write, target: pika5, with: {slots: "1", key_prefix: "check:"}}`,
 		Pitfalls: []string{
 			"slave-read-only may say one thing and the server do another (2.3): only a write tells.",
+			"A proxy that hashes otherwise (another hash, no hash_tag) loses no key: it puts them where nobody else looks. Settings can be compared; a write through it is the proof.",
 			"A marker that is left by a crash goes after five minutes, and is taken away by the next try, or by undo. A key of that name which is none of ours is never touched.",
 			"The marker goes into the binlog as any write: replicas get it and lose it again. On an instance whose slots are about to follow another it makes the binlog one's own: try before the slots are added, or not at all.",
 			"Nothing is left to be found afterwards, so the probe can tell a marker that was left over, and else nothing; a repetition is harmless.",
@@ -148,12 +151,23 @@ func planCheckWrite(ctx context.Context, v *steps.View, in checkWriteIn) (steps.
 			return steps.Change{}, err
 		}
 	}
+	each := ""
+	if len(keys) > mostMarkers {
+		keys, each = []string{in.KeyPrefix + "{…}"}, ", in each of slots "+SlotGroup(in.Slots)
+	}
 	var change steps.Change
 	for _, key := range keys {
-		change.Lines = append(change.Lines, steps.Line{Target: own(v), Command: redis.Line([]string{"SET", key, "…", "EX", "300", "NX"}) + "; GET; DEL"})
+		set := redis.Line([]string{"SET", key, "…", "EX", "300", "NX"})
+		if in.Through != "" {
+			set += " through " + string(in.Through)
+		}
+		change.Lines = append(change.Lines, steps.Line{Target: own(v), Command: set + "; GET; DEL" + each})
 	}
 	return change, nil
 }
+
+// mostMarkers is how many markers a plan names one by one.
+const mostMarkers = 4
 
 func probeCheckWrite(ctx context.Context, v steps.View, in checkWriteIn) (steps.State, checkWriteOut, error) {
 	c, err := view(ctx, v, "")
@@ -185,23 +199,35 @@ func applyCheckWrite(ctx context.Context, s steps.Session, in checkWriteIn) (che
 	if err != nil {
 		return checkWriteOut{}, err
 	}
+	var to writer = c
+	if in.Through != "" {
+		if to, err = redis.Target().Session(ctx, s, string(in.Through)); err != nil {
+			return checkWriteOut{}, err
+		}
+	}
 	for _, key := range keys {
-		if err := c.tryWrite(ctx, key); err != nil {
+		if err := c.tryWrite(ctx, to, key); err != nil {
 			return checkWriteOut{}, err
 		}
 	}
 	return checkWriteOut{Writable: true}, nil
 }
 
-// tryWrite writes a marker, reads it back and removes it. One that an earlier try has left is removed first.
-func (c *Client) tryWrite(ctx context.Context, key string) error {
+// writer is whom a marker is given to: the server, or a proxy before it.
+type writer interface {
+	Addr() string
+	Do(ctx context.Context, args ...string) (redis.Reply, error)
+}
+
+// tryWrite writes a marker, reads it back from the server and removes it. One that an earlier try has left is removed first.
+func (c *Client) tryWrite(ctx context.Context, to writer, key string) error {
 	if err := c.removeMarker(ctx, key); err != nil {
 		return err
 	}
 	var nonce [8]byte
 	_, _ = rand.Read(nonce[:]) // never fails
 	value := markerMark + hex.EncodeToString(nonce[:])
-	r, err := c.Do(ctx, "SET", key, value, "EX", "300", "NX")
+	r, err := to.Do(ctx, "SET", key, value, "EX", "300", "NX")
 	if err != nil {
 		return err
 	}
@@ -211,6 +237,11 @@ func (c *Client) tryWrite(ctx context.Context, key string) error {
 	got, err := c.text(ctx, "GET", key)
 	if err != nil {
 		return err
+	}
+	if got != value && to.Addr() != c.Addr() {
+		_, err := to.Do(ctx, "DEL", key) // it goes to where the marker went
+		return errors.Join(steps.Errorf("conflict", "check writes on %s: %s was written through %s and is not there", c.Addr(), key, to.Addr()).
+			WithHint("the proxy sends this slot elsewhere (codis.slot-info), or hashes otherwise than the server (twemproxy.check-config)"), err)
 	}
 	if got != value {
 		return steps.Errorf("conflict", "check writes on %s: %s was written and answered with OK, and reads otherwise", c.Addr(), key).

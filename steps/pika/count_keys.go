@@ -3,6 +3,7 @@ package pika
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -18,7 +19,7 @@ type countKeysOut struct {
 	Hashes  int64  `yaml:"hashes" doc:"Keys that hold a hash."`
 	Lists   int64  `yaml:"lists" doc:"Keys that hold a list."`
 	Zsets   int64  `yaml:"zsets" doc:"Keys that hold a sorted set."`
-	Sets    int64  `yaml:"sets" doc:"Keys that hold a set."`
+	Sets    int64  `yaml:"sets" doc:"Keys that hold a set, without the sets in which releases 2.2 to 2.3 index their slots (slotmigrate)."`
 	Total   int64  `yaml:"total" doc:"Keys of all types."`
 	At      string `yaml:"at" doc:"When the count began, by the server's clock and in its zone."`
 }
@@ -62,6 +63,11 @@ func readCountKeys(ctx context.Context, v steps.View, in countKeysIn) (countKeys
 			return countKeysOut{}, err
 		}
 		if k.Time != old.Time && !k.Counting() {
+			internal, err := c.slotIndexes(ctx)
+			if err != nil {
+				return countKeysOut{}, err
+			}
+			k.Sets = max(k.Sets-internal, 0)
 			return countKeysOut{Strings: k.Strings, Hashes: k.Hashes, Lists: k.Lists, Zsets: k.Zsets, Sets: k.Sets, Total: k.Total(), At: k.Time}, nil
 		}
 		if v.Now().Sub(asked) > restartCount && !k.Counting() {
@@ -91,6 +97,31 @@ func (c *Client) counted(ctx context.Context, v steps.View, every time.Duration)
 			return Keyspace{}, fmt.Errorf("count the keys of %s: %w", c.Addr(), err)
 		}
 	}
+}
+
+// slotIndexes counts the sets of the server's own among its keys.
+func (c *Client) slotIndexes(ctx context.Context) (int64, error) {
+	release, err := c.ServerRelease(ctx)
+	if err != nil || release.atLeast(3, 0, 0) {
+		return 0, err
+	}
+	cmds := make([][]string, codisSlots)
+	for slot := range cmds {
+		cmds[slot] = []string{"EXISTS", slotIndex + strconv.Itoa(slot)}
+	}
+	replies, err := c.resp.Read(ctx, cmds...)
+	if err != nil {
+		return 0, judge(err)
+	}
+	var n int64
+	for _, r := range replies {
+		there, err := r.Int()
+		if err != nil {
+			return 0, judge(err)
+		}
+		n += there
+	}
+	return n, nil
 }
 
 func (c *Client) keyspace(ctx context.Context, how ...string) (Keyspace, error) {

@@ -3,7 +3,9 @@ package pika
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"runbook/schema"
@@ -17,7 +19,9 @@ type delSlotsIn struct {
 	ServedBy schema.TargetName `yaml:"served_by" doc:"Pika target that serves these slots now. It must hold each of them, follow nobody, and have keys in each that has keys here."`
 	RoutedBy schema.TargetName `yaml:"routed_by" doc:"Target that knows where clients are sent (codis). A slot for which it names this instance is refused, and so is everything while a proxy does not answer."`
 	Discard  bool              `yaml:"discard" doc:"Delete keys although no served_by is given: nobody may have them any more." default:"false"`
-	Wait     time.Duration     `yaml:"wait" doc:"Longest time to wait for the server to forget replicas that have gone: it does so at once where they were detached, after 20 s where they died or were detached in a full sync." default:"30s"`
+	Detach   bool              `yaml:"detach" doc:"Detach slots that follow a master, right after markers that were written to it have come, and delete when those are applied. Otherwise such slots are refused." default:"false"`
+	Settle   time.Duration     `yaml:"settle" doc:"How long the slots must have been seen to follow nobody and to be written to by nobody before the first is deleted. It is for writes that replication has queued; slots that were never written to do not wait. At most 5 s of it after detach has seen its markers applied, and 1 s where another slot proves that nothing is queued." default:"30s"`
+	Wait     time.Duration     `yaml:"wait" doc:"Longest time of each other wait: for markers to come, and to be applied; until nobody writes any more; for the server to forget replicas that have gone, which it does at once where they were detached, and after 20 s where they died or were detached in a full sync." default:"2m"`
 }
 
 type delSlotsOut struct {
@@ -27,15 +31,20 @@ type delSlotsOut struct {
 func delSlots() *steps.Kind[delSlotsIn, delSlotsOut] {
 	return &steps.Kind[delSlotsIn, delSlotsOut]{
 		Name:       "pika.delslots",
-		Doc:        "Has an instance in mode sharding hold slots no more, and deletes their data at once. Sends PKCLUSTER DELSLOTS, one slot a call.",
+		Doc:        "Has an instance in mode sharding hold slots no more, and deletes their data at once. Sends PKCLUSTER DELSLOTS, one slot a call, when no replicated write is queued for them any more.",
 		Effect:     steps.Destroy,
 		On:         []string{KindName},
 		Idempotent: true,
 		Example:    `{id: clean_up, uses: pika.delslots, target: pika1, with: {slots: "1", served_by: pika5, routed_by: codis}}`,
 		Pitfalls: []string{
 			"The data is gone with the answer. A slot that holds keys is refused unless served_by names who serves them now, or discard is given; one without keys needs neither.",
-			"A slot that follows a master is refused by the server, and one that is followed by a replica too: detach with pika.slotsslaveof none: true first, and delete on the replica before its master.",
+			"A slot that follows a master is refused by the server, and one that is followed by a replica too: detach: true, and delete on the replica before its master.",
 			"The server forgets a replica that was detached in a full sync, or that died, after 20 s, and says \"in syncing\" until then: it is waited for.",
+			"Writes that came by replication are queued to be applied, also after the slot was detached, and lag 0 does not say that they are. A server that applies one to a slot that is gone crashes (3.4.0: SIGSEGV, with all of its other slots). Nothing shows the queue; on a busy machine it was 14 s long. So slots that nobody can tell anything of must have been still for settle. A single command that takes longer, such as LREM on a long list, may hold the queue up for longer still.",
+			"Better than time is proof. Where the instance still follows a living master in any other slot, one marker key for each of its apply threads is written to such a slot at that master (SET {tag}__runner_marker:N, later DEL), and must be readable here within wait.",
+			"The next best is detach: true, which writes the markers to the slots' own master right before it detaches them: what can be queued behind them is what came within milliseconds. So leave slots that are to be deleted attached, and let this step detach them.",
+			"Markers go to the master at the top of the chain, with the password of the step's target, or by served_by where that is it. A master that cannot be reached so is done without.",
+			"Markers that were left in a slot do not count as keys.",
 			"Clients who are sent to a slot that is deleted get \"Partition not found\": name who routes them in routed_by, and the check asks every proxy.",
 			"After an error the state is read: a call that was carried out is not repeated.",
 		},
@@ -46,6 +55,9 @@ func delSlots() *steps.Kind[delSlotsIn, delSlotsOut] {
 			}
 			if in.Table != 0 && (in.ServedBy != "" || in.RoutedBy != "") {
 				p = append(p, steps.Problem{Input: "table", Message: "served_by and routed_by are about table 0 alone"})
+			}
+			if in.Settle < 0 {
+				p = append(p, steps.Problem{Input: "settle", Message: "a time to wait is not negative"})
 			}
 			if in.Wait < 0 {
 				p = append(p, steps.Problem{Input: "wait", Message: "a time to wait is not negative"})
@@ -74,8 +86,8 @@ func checkDelSlots(ctx context.Context, v steps.View, in delSlotsIn) error {
 		return nil
 	}
 	for _, s := range slots {
-		if s.Follows() && s.State != StateError {
-			return in.refused(c, s.ID, "it follows "+s.Master+" ("+s.State+")").WithHint("detach it first: pika.slotsslaveof with none: true")
+		if !in.Detach && s.Follows() && s.State != StateError {
+			return in.refused(c, s.ID, "it follows "+s.Master+" ("+s.State+")").WithHint("detach: true has this step detach it")
 		}
 	}
 	if err := in.unfollowed(ctx, c, slots); err != nil {
@@ -116,7 +128,7 @@ func (in delSlotsIn) unfollowed(ctx context.Context, c *Client, slots []Slot) er
 		for _, s := range theirs {
 			if s.Master == c.Addr() {
 				return in.refused(c, s.ID, addr+" follows it ("+s.State+")").
-					WithHint("detach the replica first: pika.slotsslaveof with none: true on %s", addr)
+					WithHint("delete it there first (detach: true), or have it follow nobody: pika.slotsslaveof with none: true on %s", addr)
 			}
 		}
 	}
@@ -177,7 +189,11 @@ func (in delSlotsIn) servedElsewhere(ctx context.Context, v steps.View, c *Clien
 
 func planDelSlots(ctx context.Context, v *steps.View, in delSlotsIn) (steps.Change, error) {
 	if v == nil {
-		return steps.Change{Lines: []steps.Line{{Command: redis.Line(delSlotsCommand(in.Table, in.Slots)), To: "deleted"}}}, nil
+		lines := []steps.Line{{Command: redis.Line(delSlotsCommand(in.Table, in.Slots)), To: "deleted"}}
+		if in.Detach {
+			lines = slices.Insert(lines, 0, steps.Line{Command: redis.Line(slotsSlaveOf(in.Table, in.Slots, "", false)), To: "follow nobody"})
+		}
+		return steps.Change{Lines: lines}, nil
 	}
 	c, err := view(ctx, *v, "")
 	if err != nil {
@@ -192,7 +208,35 @@ func planDelSlots(ctx context.Context, v *steps.View, in delSlotsIn) (steps.Chan
 		return steps.Change{Lines: []steps.Line{{Target: own(v), Command: redis.Line(delSlotsCommand(in.Table, in.Slots)), From: "absent", To: "absent"}}}, nil
 	}
 	from := fmt.Sprintf("%d slots held, %d of them written", len(held), len(ids(slots, func(s Slot) bool { return s.Present && !s.Offset.IsZero() })))
-	return steps.Change{Lines: []steps.Line{{Target: own(v), Command: redis.Line(delSlotsCommand(in.Table, held)), From: from, To: "deleted, one a call"}}}, nil
+	var lines []steps.Line
+	masters, err := c.markedMasters(ctx, in)
+	if err != nil {
+		return steps.Change{}, err
+	}
+	if len(masters) > 0 {
+		lines = append(lines, steps.Line{Command: fmt.Sprintf("SET {tag}%sN, one for each apply thread, in one slot of %s; DEL", markerName, strings.Join(masters, " or "))})
+	}
+	if following := ids(slots, Slot.Follows); in.Detach && len(following) > 0 {
+		lines = append(lines, steps.Line{Target: own(v), Command: redis.Line(slotsSlaveOf(in.Table, following, "", false)), From: relation(slots), To: "follow nobody"})
+	}
+	lines = append(lines, steps.Line{Target: own(v), Command: redis.Line(delSlotsCommand(in.Table, held)), From: from, To: "deleted, one a call"})
+	return steps.Change{Lines: lines}, nil
+}
+
+// markedMasters gives those that the instance follows in slots that stay, or that this step detaches: markers go to one of
+// them, or to the one that it follows itself.
+func (c *Client) markedMasters(ctx context.Context, in delSlotsIn) ([]string, error) {
+	held, err := c.HeldSlots(ctx, 0)
+	if err != nil {
+		return nil, err
+	}
+	masters := map[string]bool{}
+	for _, s := range held {
+		if s.State == StateConnected && (in.Detach || in.Table != 0 || !slices.Contains(in.Slots, s.ID)) {
+			masters[s.Master] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(masters)), nil
 }
 
 func probeDelSlots(ctx context.Context, v steps.View, in delSlotsIn) (steps.State, delSlotsOut, error) {
@@ -210,6 +254,9 @@ func probeDelSlots(ctx context.Context, v steps.View, in delSlotsIn) (steps.Stat
 func applyDelSlots(ctx context.Context, s steps.Session, in delSlotsIn) (delSlotsOut, error) {
 	c, err := session(ctx, s)
 	if err != nil {
+		return delSlotsOut{}, err
+	}
+	if err := (drain{c: c, table: in.Table, slots: in.Slots, detach: in.Detach, settle: in.Settle, wait: in.Wait, known: in.ServedBy}).run(ctx, s); err != nil {
 		return delSlotsOut{}, err
 	}
 	ch := change{c: c, table: in.Table, wanted: in.Slots, left: func(s Slot) bool { return s.Present }, command: delSlotsCommand, together: 1, patience: in.Wait, doing: "delete"}

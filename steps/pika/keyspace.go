@@ -15,6 +15,8 @@ type Keyspace struct {
 	Lists    int64
 	Zsets    int64
 	Sets     int64
+
+	Databases int // how many of them were counted: tables, in mode sharding
 }
 
 // Total is the number of keys of all types.
@@ -22,6 +24,10 @@ func (k Keyspace) Total() int64 { return k.Strings + k.Hashes + k.Lists + k.Zset
 
 // Counting tells whether the count that Time belongs to has not ended, as far as this section shows.
 func (k Keyspace) Counting() bool { return strings.HasPrefix(k.Duration, "In ") }
+
+// slotIndex is what the names begin with of the sets in which releases 2.2 to 2.3 keep what keys each slot has
+// (slotmigrate): _internal:slotkey:4migrate:0 and so on, one a slot that has keys, in the midst of the users' keys.
+const slotIndex = "_internal:slotkey:4migrate:"
 
 func (i *Info) readKeyspace(line string) {
 	if line == "" {
@@ -32,6 +38,7 @@ func (i *Info) readKeyspace(line string) {
 	}
 	k := i.Keyspace
 	if at, ok := strings.CutPrefix(line, "# Time:"); ok {
+		k.Databases++
 		if k.Time == "" || at < k.Time { // several tables: the oldest
 			k.Time = at
 		}

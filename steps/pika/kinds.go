@@ -19,12 +19,14 @@ func Kinds() []*steps.Definition {
 		addSlots().Define(),
 		delSlots().Define(),
 		slotsSlaveOfKind().Define(),
+		awaitSlots().Define(),
 		slotInfo().Define(),
 		slaveOf().Define(),
 		countKeys().Define(),
 		configSet(),
 		checkApplied().Define(),
 		checkWrite().Define(),
+		checkKeys().Define(),
 	}
 }
 

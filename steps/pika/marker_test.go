@@ -24,9 +24,17 @@ func TestMarkers(t *testing.T) {
 			if got := int(crc32.ChecksumIEEE([]byte(tag)) % uint32(c.slots)); got != c.slot {
 				t.Errorf("%s lies in slot %d, not %d", key, got, c.slot)
 			}
+			if !isMarker(key) {
+				t.Errorf("%s is not known for a marker", key)
+			}
 		}
 		if len(hit) != c.threads {
 			t.Errorf("slot %d: the markers reach %d of %d threads", c.slot, len(hit), c.threads)
+		}
+	}
+	for _, key := range []string{"__runner_marker:0", "{user}__runner_marker:0", "{1}__runner_marker:", "{1}__runner_marker:x", "a{1}__runner_marker:0", "{}__runner_marker:0"} {
+		if isMarker(key) {
+			t.Errorf("%s is taken for a marker", key)
 		}
 	}
 }

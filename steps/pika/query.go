@@ -84,8 +84,8 @@ func (c *Client) SlotCounts(ctx context.Context) (map[int]int64, error) {
 	return counts, nil
 }
 
-// WithKeys gives those of some slots of table 0 that hold a key. It reads: a key that has expired counts
-// until the server has noticed.
+// WithKeys gives those of some slots of table 0 that hold a key, markers not counted. It reads: a key that has
+// expired counts until the server has noticed.
 func (c *Client) WithKeys(ctx context.Context, slots schema.Slots) (schema.Slots, error) {
 	cursors := make(map[int]string, len(slots))
 	for _, id := range slots {
@@ -107,7 +107,7 @@ func (c *Client) WithKeys(ctx context.Context, slots schema.Slots) (schema.Slots
 			switch {
 			case err != nil:
 				return nil, judge(err)
-			case len(keys) > 0:
+			case slices.ContainsFunc(keys, func(key string) bool { return !isMarker(key) }):
 				found = append(found, ask[i])
 				delete(cursors, ask[i])
 			case next == "0":

@@ -1,5 +1,7 @@
 package pika
 
+import "fmt"
+
 // What is known of releases, from their sources and by measuring. Codis sends a migration to the source, so the source's
 // release counts.
 
@@ -18,7 +20,12 @@ func (n nature) known() []Problem {
 			p = append(p, k.Problem)
 		}
 	}
-	if n.slotsIndex == "no" {
+	if n.databases > 1 {
+		p = append(p, codisAll(Problem{Name: "other-databases", Blocks: true,
+			Message: fmt.Sprintf("there are %d databases: Codis learns from INFO keyspace which there are, cannot read Pika's, and moves what is in db0 alone", n.databases),
+			Fix:     "have all keys in db0; what lies in others is to be moved by a tool"})...)
+	}
+	if n.unindexed {
 		p = append(p, codisAll(Problem{Name: "slotmigrate-off", Blocks: true,
 			Message: "slotmigrate is no: the server has no index of its slots, and tells Codis that there is nothing to migrate",
 			Fix:     "pika.config-set slotmigrate yes, then SLOTSRELOAD for the keys that are there already"})...)
@@ -62,7 +69,7 @@ var notes = []note{
 	{[3]int{2, 3, 0}, [3]int{2, 3, 3}, "", Problem{"cannot-be-upgraded-by-replication", "use", false, "releases from 2.3.3 on do not replicate with it", "move the keys by Codis' slot migration"}},
 	{first, [3]int{3, 0, 0}, "", Problem{"rsync-fails-for-good", "use", false, "after a failed full sync rsync may not work again until the server was started again", "start the master again when a second full sync fails as well"}},
 	{[3]int{3, 0, 0}, [3]int{3, 2, 0}, "", Problem{"no-slots-no-geo", "use", false, "3.0 came without slot migration, hub and geo commands", "stay on 2.3 where these are needed, or go to 3.2 or later"}},
-	{[3]int{3, 2, 0}, [3]int{3, 3, 0}, "", Problem{"no-transactions", "use", false, "the release has no MULTI", "have no clients that use it, or take a Codis that answers without asking the server"}},
+	{first, [3]int{3, 5, 2}, "", Problem{"no-transactions", "use", false, "the release has no MULTI, in which Codis sends SLAVEOF: a promotion goes through, and the new master is not told", "detach it before (pika.slotsslaveof or pika.slaveof with none: true), and give codis.promote unchecked: true"}},
 	{[3]int{3, 3, 0}, [3]int{3, 4, 0}, "", Problem{"sentinel", "use", false, "3.3 with its tables is not fully compatible with Redis Sentinel", "run Codis without sentinels"}},
 	{first, [3]int{3, 4, 0}, "", Problem{"repeated-slaveof", "use", false, "a slaveof that is repeated during a full sync may end with lag 0 and incomplete data", "send it once; compare counts and samples before clients are moved"}},
 }

@@ -133,7 +133,7 @@ func (in slotsSlaveOfIn) fit(c *Client, addr string, order []Slot) error {
 		case s.InFullSync():
 			return in.refused(c, addr, s.ID, "a full sync from %s is under way (%s)", s.Master, s.State).
 				WithHint("wait for its end; or pika.slotsslaveof with none: true, wait 25 s, and order it anew")
-		case len(s.Replicas) > 0 && (in.Force || !s.Follows()):
+		case len(s.Replicas) > 0 && (in.Force || !s.Follows() && !in.Resume):
 			return in.refused(c, addr, s.ID, "%s follows this slot, and would be dropped by a full sync", s.Replicas[0].Addr).
 				WithHint("detach it with none: true, and attach it again when this one has caught up")
 		case !s.Offset.IsZero() && s.Follows() && s.Master != addr && !in.Force && !in.Resume:

@@ -67,7 +67,8 @@ func (s *server) slot(t *testing.T, id int) Slot {
 // options of a server, by the names of pika.conf where they have one.
 type options struct {
 	mode, slots, pass, auth string
-	release                 string // of simulated ones; real ones are what PIKA_BIN is
+	release                 string  // of simulated ones; real ones are what PIKA_BIN is
+	pace                    float64 // of simulated ones: 0.1 if 0
 }
 
 // backend starts servers.
@@ -81,8 +82,12 @@ func simulated() backend {
 	network := simulate.NewNetwork()
 	return backend{name: "simulated", start: func(t *testing.T, o options) *server {
 		t.Helper()
+		if o.pace == 0 {
+			o.pace = 0.1
+		}
 		s, err := simulate.Start(simulate.Options{
-			Name: "p", Network: network, Mode: o.mode, Slots: o.slots, Release: o.release, SlotNum: slotNumber, Password: o.pass, MasterAuth: o.auth, Pace: 0.1, Ack: 5 * time.Millisecond, FullSync: 20 * time.Millisecond,
+			Name: "p", Network: network, Mode: o.mode, Slots: o.slots, Release: o.release, SlotNum: slotNumber, Password: o.pass, MasterAuth: o.auth, Pace: o.pace, Ack: 5 * time.Millisecond, FullSync: 20 * time.Millisecond,
+			Config: map[string]string{"userpass": o.pass},
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -318,7 +323,8 @@ func fixtures(b func() backend) map[string]conformance.Fixture {
 				a.do(t, "SET", "{"+tagOf(slot, slotNumber)+"}k", "1")
 				o.do(t, "SET", "{"+tagOf(slot, slotNumber)+"}k", "1")
 			}
-			return world(a, map[string]*server{"other": o}, map[string]any{"slots": "1-2,7", "served_by": "other"}, held(t, a))
+			follow(t, a, o, "2-3")
+			return world(a, map[string]*server{"other": o}, map[string]any{"slots": "1-2,7", "served_by": "other", "detach": true, "settle": 20 * time.Millisecond}, relations(t, a, o))
 		}},
 		"pika.slotsslaveof": {
 			New: func(t *testing.T) conformance.World {
@@ -328,6 +334,21 @@ func fixtures(b func() backend) map[string]conformance.Fixture {
 				return world(a, map[string]*server{"other": o}, map[string]any{"slots": "1-2", "master": "other", "force": true}, relations(t, a, o))
 			},
 		},
+		"pika.await-slots": {New: func(t *testing.T) conformance.World {
+			b := b()
+			o := options{pass: password, slots: "0-3", auth: password, pace: 0.02}
+			a, m := b.start(t, o), b.start(t, o)
+			if a.sim != nil {
+				a.sim.SetReplyOvertaken(once(1))
+			}
+			h, p, _ := net.SplitHostPort(m.addr)
+			a.do(t, "PKCLUSTER", "SLOTSSLAVEOF", h, p, "1-2", "force")
+			if a.sim != nil {
+				state(t, a, 1, StateWaitReply)
+				state(t, a, 2, StateConnected)
+			}
+			return world(a, map[string]*server{"other": m}, map[string]any{"slots": "1-2", "master": "other", "stuck_after": 600 * time.Millisecond, "every": 20 * time.Millisecond}, relations(t, a, m))
+		}},
 		"pika.slot-info": {New: func(t *testing.T) conformance.World {
 			b := b()
 			a, o := b.start(t, options{pass: password, slots: "0-3"}), b.start(t, options{pass: password, slots: "0-3"})
@@ -363,6 +384,11 @@ func fixtures(b func() backend) map[string]conformance.Fixture {
 		"pika.config-set": {New: func(t *testing.T) conformance.World {
 			a := b().start(t, options{pass: password})
 			return world(a, nil, map[string]any{"name": "db-sync-speed", "value": 7}, func() string { return fmt.Sprint(a.do(t, "CONFIG", "GET", "db-sync-speed")) })
+		}},
+		"pika.check-keys": {New: func(t *testing.T) conformance.World { // of releases that migrate by keys alone, which the real one here is not
+			a := simulated().start(t, options{release: "2.3.6", pass: password})
+			a.do(t, "RPUSH", "queue", "1", "2")
+			return world(a, nil, map[string]any{"most": int64(10)}, func() string { return fmt.Sprint(a.do(t, "LRANGE", "queue", "0", "-1")) })
 		}},
 		"pika.check-write": {
 			Blind: "a try leaves nothing behind that could be seen",

@@ -279,7 +279,8 @@ func cmdSlotsSlaveOf(s *Server, _ *client, a []string) resp.Value {
 		if master != "" && sl.follow.state == connected && sl.follow.master == master {
 			continue
 		}
-		stalled := s.stalls && (sl.follow.state == tryConnect || sl.follow.state == waitReply)
+		stalled := s.stalls && (sl.follow.state == tryConnect || sl.follow.state == waitReply) ||
+			sl.follow.early && s.clock.Now().Sub(sl.follow.heard) <= s.pace(timeout) // the master still has it
 		s.leave(sl)
 		if master == "" {
 			continue

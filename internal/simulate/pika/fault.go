@@ -57,6 +57,17 @@ func (s *Server) SetRepeatStalls(on bool) {
 	s.stalls = on
 }
 
+// SetReplyOvertaken asks f, each time that the master of a slot has agreed to go on with the binlog, whether its answer was
+// handled before the replica had noted that it waits for one. Such a slot says kWaitReply from then on, and heeds nothing
+// that its master sends; the master lists it as SlaveBinlogSync until it gives it up after 20 s. slotsslaveof heals it then,
+// and before that costs the stall of SetRepeatStalls. The real 3.4.0 does so now and then where many slots are attached at
+// once. nil: never. f must not call the server.
+func (s *Server) SetReplyOvertaken(f func(slot int) bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.overtaken = f
+}
+
 // SetAddSlot changes how long a slot takes to add, while commands on data wait.
 func (s *Server) SetAddSlot(d time.Duration) {
 	s.mu.Lock()

@@ -96,6 +96,7 @@ type Server struct {
 	lag        time.Duration
 	applyDelay []time.Duration // by apply thread
 	stalls     bool            // where slotsslaveof is sent again too early
+	overtaken  func(slot int) bool
 
 	nextTick  time.Time
 	nextCheck time.Time            // of the timeouts

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -350,6 +351,60 @@ func TestRepeatStalls(t *testing.T) {
 			w.ok("b", "pkcluster", "slotsslaveof", "127.0.0.1", "9221", "1")
 		}
 		time.Sleep(15 * time.Second)
+		w.shows("b", 1, "kConnected")
+		w.shows("b", 1, "binlog_offset=0 0,")
+		w.synced("a", "b", 1)
+	})
+}
+
+// once says yes to each of these slots one time.
+func once(slots ...int) func(int) bool {
+	return func(slot int) bool {
+		i := slices.Index(slots, slot)
+		if i >= 0 {
+			slots = slices.Delete(slots, i, i+1)
+		}
+		return i >= 0
+	}
+}
+
+// An answer that overtakes its own request leaves a slot waiting for ever, also after a full sync; the same order heals it
+// once the master has given the replica up.
+func TestReplyOvertaken(t *testing.T) {
+	for _, force := range []string{"", "force"} {
+		t.Run(force, func(t *testing.T) {
+			inWorld(t, 2, pika.Options{}, func(w *world) {
+				w.ok("a", "set", "{t0}k", "v")
+				w.s["b"].SetReplyOvertaken(once(1))
+				order := strings.Fields("pkcluster slotsslaveof 127.0.0.1 9221 1-2 " + force)
+				w.ok("b", order...)
+				w.synced("a", "b", 2)
+				w.wait("the master believes it has a replica", func() bool { return strings.Contains(w.slot("a", 1), "SlaveBinlogSync") })
+				w.shows("b", 1, "kWaitReply")
+				w.ok("a", "set", "{t0}k", "w")
+				time.Sleep(15 * time.Second)
+				w.shows("a", 1, "SlaveBinlogSync")
+				time.Sleep(time.Minute)
+				w.shows("b", 1, "kWaitReply")
+				w.shows("a", 1, "connected_slaves: 0")
+				w.ok("b", "pkcluster", "slotsslaveof", "127.0.0.1", "9221", "1")
+				time.Sleep(time.Second)
+				w.shows("b", 1, "kConnected")
+				w.synced("a", "b", 1)
+			})
+		})
+	}
+}
+
+// Ordered again while the master still lists it, such a slot says kConnected and gets nothing for 20 s more.
+func TestReplyOvertakenOrderedAgainTooEarly(t *testing.T) {
+	inWorld(t, 2, pika.Options{}, func(w *world) {
+		w.ok("a", "set", "{t0}k", "v")
+		w.s["b"].SetReplyOvertaken(once(1))
+		for range 2 {
+			w.ok("b", "pkcluster", "slotsslaveof", "127.0.0.1", "9221", "1")
+			time.Sleep(10 * time.Second)
+		}
 		w.shows("b", 1, "kConnected")
 		w.shows("b", 1, "binlog_offset=0 0,")
 		w.synced("a", "b", 1)

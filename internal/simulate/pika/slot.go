@@ -42,6 +42,7 @@ type follow struct {
 	session int
 	heard   time.Time
 	stalled bool // nothing flows until both sides give up
+	early   bool // the master's answer came too early, and was lost: see SetReplyOvertaken
 }
 
 // state is what `pkcluster info slot` shows of a replica.

@@ -152,6 +152,9 @@ func (s *Server) onTrySyncReply(name string, id int, v verdict, session int) {
 		s.set(sl, tryDBSync)
 	default:
 		sl.follow.state, sl.follow.session, sl.follow.heard = connected, session, s.clock.Now()
+		if s.overtaken != nil && s.overtaken(id) {
+			sl.follow.state, sl.follow.early = waitReply, true
+		}
 		joined := sl.follow
 		s.after(s.tick()/2, func() { s.firstAck(sl, joined) })
 	}
@@ -160,7 +163,7 @@ func (s *Server) onTrySyncReply(name string, id int, v verdict, session int) {
 // firstAck is what has the master send. Until then the replica says kConnected, and the master SlaveNotSync.
 func (s *Server) firstAck(sl *slot, joined follow) {
 	f := sl.follow
-	if sl.deleted || f.stalled || f.state != connected || f.master != joined.master || f.session != joined.session {
+	if sl.deleted || f.stalled || f.state != joined.state || f.master != joined.master || f.session != joined.session {
 		return
 	}
 	me, name, id, at := s.Announced(), sl.table.name, sl.id, sl.log.end
