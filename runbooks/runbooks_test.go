@@ -49,15 +49,52 @@ func load(t *testing.T, name string) *runner.Program {
 }
 
 func TestShippedRunbooksLintAndAreFormatted(t *testing.T) {
-	for _, name := range runbooks.Names() {
+	files, err := filepath.Glob("*.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	parts, err := filepath.Glob("lib/*.yaml")
+	if err != nil || len(parts) == 0 {
+		t.Fatal("no parts", err)
+	}
+	for _, file := range append(files, parts...) {
+		name := strings.TrimSuffix(file, ".yaml")
+		if strings.HasSuffix(name, ".sandbox") {
+			continue
+		}
 		load(t, name)
-		book, _, ok := runbooks.Read(name)
-		if !ok {
-			t.Errorf("%s has no world to be rehearsed in", name)
+		book, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
 		}
 		formatted, err := schema.Format(book)
 		if err != nil || !bytes.Equal(book, formatted) {
-			t.Errorf("%s is not as `runner fmt` writes it (%v)", name, err)
+			t.Errorf("%s is not as `runner fmt` writes it (%v)", file, err)
+		}
+	}
+}
+
+// Every migration has a world, and whatever it uses as steps is embedded with it; no part is there that none uses.
+func TestShippedRunbooksAreWhole(t *testing.T) {
+	used := map[string]bool{}
+	for _, name := range runbooks.Names() {
+		if _, _, ok := runbooks.Read(name); !ok {
+			t.Errorf("%s has no world to be rehearsed in", name)
+		}
+		parts := runbooks.Parts(name)
+		for _, s := range load(t, name).Sources {
+			if s.Role == "sub-runbook" {
+				used[filepath.Clean(s.Path)] = true
+				if string(parts[filepath.Clean(s.Path)]) != s.Text {
+					t.Errorf("%s uses %s, which is not among its parts", name, s.Path)
+				}
+			}
+		}
+	}
+	files, _ := filepath.Glob("lib/*.yaml")
+	for _, file := range files {
+		if !used[file] {
+			t.Errorf("nothing uses %s", file)
 		}
 	}
 }
@@ -96,9 +133,12 @@ func TestShippedPlans(t *testing.T) {
 
 // Each runs in its world, under load, and no acknowledged write is lost.
 func TestShippedRunbooksInTheSandbox(t *testing.T) {
+	turns := make(chan struct{}, 3) // more of them at once, and cut-overs wait for the processor
 	for _, name := range runbooks.Names() {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
+			turns <- struct{}{}
+			defer func() { <-turns }()
 			cmd := exec.Command(binary, "exec", "--sandbox", "--approve", "all", "--state", t.TempDir(), name+".yaml")
 			out, err := cmd.CombinedOutput()
 			if err != nil {
@@ -110,6 +150,38 @@ func TestShippedRunbooksInTheSandbox(t *testing.T) {
 			}
 			t.Log(lastLine(out))
 		})
+	}
+}
+
+// A dry run of each tells of every step, changes nothing and finds nothing wrong with its world.
+func TestShippedRunbooksDry(t *testing.T) {
+	for _, name := range runbooks.Names() {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			out, err := exec.Command(binary, "exec", "--dry-run", "--sandbox", "--state", t.TempDir(), name+".yaml").CombinedOutput()
+			if err != nil || !regexp.MustCompile(`(?m)^dry run succeeded in .* would-change`).Match(out) {
+				t.Errorf("%v\n%s", err, out)
+			}
+			if changed := regexp.MustCompile(`(?m)^\S+: changed`).Find(out); changed != nil {
+				t.Errorf("%s\n%s", changed, out)
+			}
+		})
+	}
+}
+
+// A yes to the clean-up is the last: what it destroys is in the question, and nothing asks again.
+func TestCleaningUpAsksOnce(t *testing.T) {
+	for name, gates := range map[string]string{
+		"pika-codis-scale-out": "clean_up, move", "pika-codis-scale-in": "clean_up, move", "twemproxy-move-slots": "clean_up, hand_over",
+		"pika-codis-switch-back": "move", "pika-failover-group": "take_over", "pika-codis-init-topology": "none",
+	} {
+		plan, err := os.ReadFile(name + ".plan.txt")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(string(plan), "\ngates: "+gates+"\n") {
+			t.Errorf("%s: the plan's gates are not %s", name, gates)
+		}
 	}
 }
 

@@ -56,6 +56,9 @@ func (r *resolver) settle(n *Node) {
 	}
 }
 
+// asks tells whether a person is asked about the step as a whole, or about a group around it.
+func (n *Node) asks() bool { return n.Confirm != nil || n.covered() }
+
 // covered tells whether a group around the step asks already.
 func (n *Node) covered() bool {
 	for g := n.Parent; g != nil; g = g.Parent {

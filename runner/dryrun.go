@@ -298,10 +298,17 @@ func (x *run) dryRefused(s *scope, n *Node, path string, failure *steps.Error) *
 		return x.dryUnknown(s, n, path, unknown)
 	}
 	failure = x.masked(failure)
-	x.dry.fail(failed(path, failure))
-	x.dry.wouldInside(n, path)
-	s.unknown(n, path)
-	if _, err := x.record(recStepFinished, path, &StepFinished{Status: statusFailed, Error: errorBody(failure)}); err != nil {
+	body := &StepFinished{Status: statusFailed, Error: errorBody(failure)}
+	if n.Shape == Leaf && n.Effect == steps.Read && n.OnFailure == "continue" && n.Loop == nil && !n.FanOut {
+		result := nothing(n) // it fails as it would in a run, which goes on
+		seal(result, body)
+		s.set(n.ID, result)
+	} else {
+		x.dry.fail(failed(path, failure))
+		x.dry.wouldInside(n, path)
+		s.unknown(n, path)
+	}
+	if _, err := x.record(recStepFinished, path, body); err != nil {
 		return broken(path, err)
 	}
 	return nil

@@ -29,6 +29,7 @@ func TestWhatADryRunSays(t *testing.T) {
 		{"already so", `[{id: a, uses: mem.set, with: {key: x, value: 0}}, {id: b, uses: mem.get, with: {key: x}, expect: value == 0}]`, "a ok, b ok", Succeeded},
 		{"a precondition known to be false", `[{id: a, uses: mem.set, require: 1 > 2, with: {key: x, value: 1}}, {id: b, uses: mem.get, with: {key: x}}]`, "a failed, b unknown", Failed},
 		{"an expect known to be false", `[{id: b, uses: mem.get, with: {key: x}, expect: value == 1}, {id: c, uses: set, with: {values: {a: 1}}}]`, "b failed, c ok", Failed},
+		{"a read that may fail", `[{id: b, uses: mem.get, on-failure: continue, with: {key: x}, expect: value == 1}, {id: c, uses: check, with: {that: ['steps.b.status == "failed"']}}]`, "b failed, c ok", Succeeded},
 		{"reads once, without waiting", `[{id: b, uses: mem.get, with: {key: x}, wait-until: value == 1, timeout: 1m}]`, "b unknown", Succeeded},
 		{"pure values stay known", `[{id: a, uses: mem.set, with: {key: x, value: 1}}, {id: s, uses: set, with: {values: {n: 2}}}, {id: c, uses: check, with: {that: [steps.s.n == 2]}}, {id: d, uses: check, with: {that: [steps.a.value == 1]}}]`, "a would-change, s ok, c ok, d unknown", Succeeded},
 		{"require hangs on it", `[{id: a, uses: mem.set, with: {key: x, value: 1}}, {id: b, uses: mem.set, require: steps.a.value == 1, with: {key: y, value: 1}}]`, "a would-change, b unknown", Succeeded},

@@ -13,21 +13,25 @@ type GateOf struct{ Gate *Gate }
 // Gates are the steps of a runbook, and of the runbooks it uses, that ask a person, by id.
 func (p *Program) Gates() map[string]GateOf {
 	gates := map[string]GateOf{}
-	seen := map[*Unit]bool{}
-	var visit func(u *Unit)
-	visit = func(u *Unit) {
-		if u == nil || seen[u] {
+	type use struct {
+		unit  *Unit
+		asked bool
+	}
+	seen := map[use]bool{}
+	var visit func(u use)
+	visit = func(u use) {
+		if u.unit == nil || seen[u] {
 			return
 		}
 		seen[u] = true
-		u.each(func(n *Node) {
-			if n.Confirm != nil {
+		u.unit.each(func(n *Node) {
+			if n.Confirm != nil && !(n.Confirm.Builtin && u.asked) {
 				gates[n.ID] = GateOf{n.Confirm}
 			}
-			visit(n.Sub)
+			visit(use{n.Sub, u.asked || n.asks()})
 		})
 	}
-	visit(p.Root)
+	visit(use{unit: p.Root})
 	return gates
 }
 

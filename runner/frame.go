@@ -20,6 +20,7 @@ type frame struct {
 	vars    map[string]any
 	targets map[string]*boundTarget // by name; those passed in as inputs too
 	shown   map[string]any          // what expressions see of the targets
+	asked   bool                    // a person has said yes to the step that this unit is
 }
 
 // boundTarget is a target whose declaration has been evaluated.

@@ -14,7 +14,7 @@ import (
 // the batch or item it is asked for; empty: once for the whole.
 func (x *run) gate(ctx context.Context, s *scope, n *Node, path, part string) *halt {
 	g := n.Confirm
-	if g == nil || x.dry != nil {
+	if g == nil || x.dry != nil || g.Builtin && s.frame.asked {
 		return nil
 	}
 	at := path + part
@@ -158,16 +158,18 @@ func (t *boundTarget) place() string {
 
 // preview is what a step would send, as far as it can be told before it is asked.
 func (x *run) preview(ctx context.Context, s *scope, n *Node, path string) []steps.Line {
-	if n.Shape != Leaf {
-		var lines []steps.Line
-		for _, c := range n.Children {
-			if c.Loop == nil && !c.FanOut && c.Effect != steps.Read {
-				lines = append(lines, x.preview(ctx, s, c, s.prefix+c.ID)...)
-			}
+	switch {
+	case n.Loop != nil || n.FanOut:
+		return nil
+	case n.Shape == Group:
+		return x.previews(ctx, s, n.Children)
+	case n.Shape == Call:
+		inner, h := x.callScope(s, n, path)
+		if h != nil {
+			return nil
 		}
-		return lines
-	}
-	if !n.Kind.HasPlan || n.Loop != nil || n.FanOut {
+		return x.previews(ctx, inner, n.Sub.Steps)
+	case !n.Kind.HasPlan:
 		return nil
 	}
 	a, err := x.prepare(s, n, path)
@@ -186,6 +188,25 @@ func (x *run) preview(ctx context.Context, s *scope, n *Node, path string) []ste
 		l.Command, l.From, l.To = x.mask.String(l.Command), x.mask.String(l.From), x.mask.String(l.To)
 	}
 	return change.Lines
+}
+
+func (x *run) previews(ctx context.Context, s *scope, nodes []*Node) []steps.Line {
+	var lines []steps.Line
+	for _, n := range nodes {
+		if n.Effect == steps.Read {
+			continue
+		}
+		if n.Loop != nil || n.FanOut {
+			what := n.ID
+			if n.Kind != nil {
+				what += ": " + n.Kind.Name
+			}
+			lines = append(lines, steps.Line{Command: what + ", for each of its items"})
+			continue
+		}
+		lines = append(lines, x.preview(ctx, s, n, s.prefix+n.ID)...)
+	}
+	return lines
 }
 
 // approve is the kind approve: its question was asked with the other guards, and answered.

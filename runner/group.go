@@ -236,6 +236,7 @@ func (x *run) callScope(s *scope, n *Node, path string) (*scope, *halt) {
 	if err != nil {
 		return nil, failed(path, x.masked(steps.Classify(err)))
 	}
+	fr.asked = s.frame.asked || n.asks()
 	return newScope(fr, nil, path+"/", nil), nil
 }
 

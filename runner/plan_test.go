@@ -10,7 +10,11 @@ import (
 
 func planOf(t *testing.T, text string, sel Selection, flags ...string) (*Plan, string) {
 	t.Helper()
-	p := mustLoad(t, text)
+	return planOfProgram(t, mustLoad(t, text), sel, flags...)
+}
+
+func planOfProgram(t *testing.T, p *Program, sel Selection, flags ...string) (*Plan, string) {
+	t.Helper()
 	in, findings, err := p.BindInputs(GivenInputs{Flags: flags})
 	if err != nil || len(findings) > 0 {
 		t.Fatal(err, findings)

@@ -285,7 +285,7 @@ func settingText[T any](pl *planner, s *planScope, set Setting[T]) (text string,
 // gate is the question that a step asks before it acts.
 func (pl *planner) gate(s *planScope, n *Node, ps *PlanStep) {
 	g := n.Confirm
-	if g == nil {
+	if g == nil || g.Builtin && s.asked {
 		return
 	}
 	ps.Confirm = &PlanGate{Message: strings.TrimSpace(pl.text(s, g.Message)), Detached: g.Detached, Builtin: g.Builtin}
@@ -540,6 +540,7 @@ func (pl *planner) call(s *planScope, n *Node, ps *PlanStep) {
 	}
 	inner := pl.enter(s, n.Sub, ps.Path+"/", s.within+n.ID+"/", inputs, unknown, nil)
 	inner.template = s.template || ps.Skipped != ""
+	inner.asked = s.asked || n.asks()
 	ps.Steps = pl.list(inner, n.Sub.Steps)
 	ps.Finally = pl.list(inner, n.Sub.Finally)
 }
@@ -567,7 +568,7 @@ func (pl *planner) head(s *planScope, n *Node, ps *PlanStep) {
 		}
 		pl.byHead[name] = h
 		pl.heads = append(pl.heads, h)
-		h.gate = n.Confirm != nil || n.Kind != nil && n.Kind.Engine == steps.EngineGate
+		h.gate = n.Confirm != nil && !(n.Confirm.Builtin && s.asked)
 	}
 	h.count++
 	switch {

@@ -21,6 +21,7 @@ type planScope struct {
 	unknown map[string]string
 	targets map[string]*planTarget
 	fan     string // name of the fan-out's target
+	asked   bool   // a person says yes to the step that this unit is
 	// quiet: the same was told of another item; nothing is counted here.
 	template bool
 }

@@ -2,6 +2,7 @@ package runner
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -82,6 +83,45 @@ func TestARefusalIsSaidOnce(t *testing.T) {
 	}
 }
 
+// A yes to a runbook used as a step is one to what it destroys, as that to a group is; without
+// one, the same runbook asks by itself.
+func TestAYesCoversASubRunbook(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	var asked []Question
+	l.ask = func(_ context.Context, q Question) (Answer, error) {
+		asked = append(asked, q)
+		return Answer{Approved: true}, nil
+	}
+	l.w.extra = append(l.w.extra, wipe())
+	p := l.program(bookHead+`
+steps:
+  - {id: asked, uses: ./outer.yaml, confirm: Wipe it}
+  - {id: around, confirm: And again, steps: [{id: inside, uses: ./inner.yaml}]}
+  - {id: alone, uses: ./inner.yaml}
+`, "outer.yaml", "version: 1\nname: outer\nsteps: [{id: deep, uses: ./inner.yaml}]\n",
+		"inner.yaml", "version: 1\nname: inner\nsteps: [{id: wipe, uses: mem.wipe, with: {key: k}}, {id: each, for-each: '[1, 2]', uses: mem.wipe, with: {key: l}}]\n")
+	plan, _ := planOfProgram(t, p, Selection{})
+	if want := []string{"alone/each", "alone/wipe", "around", "asked"}; !slices.Equal(plan.Summary.Gates, want) {
+		t.Errorf("the plan names the gates %v, want %v", plan.Summary.Gates, want)
+	}
+	l.end(l.exec(p), Succeeded)
+	var at []string
+	for _, q := range asked {
+		at = append(at, q.Step)
+	}
+	if want := []string{"asked", "around", "alone/wipe", "alone/each"}; !slices.Equal(at, want) {
+		t.Errorf("asked at %v, want %v", at, want)
+	}
+	var sends []string
+	for _, l := range asked[0].Sends {
+		sends = append(sends, l.Command)
+	}
+	if want := []string{"wipe k", "each: mem.wipe, for each of its items"}; !slices.Equal(sends, want) {
+		t.Errorf("the question shows %q, want %q", sends, want)
+	}
+}
+
 // Whoever answers sees what is destroyed, where, and what is sent; the journal keeps it, without secrets.
 func TestWhatAGateShows(t *testing.T) {
 	t.Parallel()
@@ -90,17 +130,7 @@ func TestWhatAGateShows(t *testing.T) {
 	var asked []Question
 	l.ask = func(_ context.Context, q Question) (Answer, error) { asked = append(asked, q); return Answer{}, nil }
 	l.w.kinds = append(l.w.kinds, (&steps.TargetKind[spot, struct{}]{Name: "spot", Addr: func(s spot) string { return s.Addr }}).Define())
-	l.w.extra = append(l.w.extra, (&steps.Kind[memIn, memOut]{
-		Name: "mem.wipe", Doc: "Wipes.", Effect: steps.Destroy, NoUndo: "gone", On: []string{"spot"},
-		Check: func(context.Context, steps.View, memIn) error { return nil },
-		Plan: func(_ context.Context, _ *steps.View, in memIn) (steps.Change, error) {
-			return steps.Change{Lines: []steps.Line{{Command: "wipe " + in.Key}}}, nil
-		},
-		Probe: func(context.Context, steps.View, memIn) (steps.State, memOut, error) {
-			return steps.Untouched, memOut{}, nil
-		},
-		Apply: func(context.Context, steps.Session, memIn) (memOut, error) { return memOut{}, nil },
-	}).Define())
+	l.w.extra = append(l.w.extra, wipe("spot"))
 	l.exec(l.program("version: 1\nname: book\nsecrets: {pw: {env: PW}}\ntargets: {here: {kind: spot, addr: \"10.0.0.7:1\"}}\n" +
 		"steps: [{id: wipe, uses: mem.wipe, target: here, with: {key: \"all of ${{ secrets.pw }}\"}}]\n"))
 	if len(asked) != 1 || asked[0].Message != "mem.wipe destroys something on here (10.0.0.7:1). Go on?" {
@@ -109,6 +139,21 @@ func TestWhatAGateShows(t *testing.T) {
 	if got := l.texts(); !strings.Contains(got, "wipe: asks: mem.wipe destroys something on here (10.0.0.7:1). Go on?\n  will send: here: wipe all of [secret pw]\n") {
 		t.Error(got)
 	}
+}
+
+// wipe is a kind that destroys, on targets of these kinds.
+func wipe(on ...string) *steps.Definition {
+	return (&steps.Kind[memIn, memOut]{
+		Name: "mem.wipe", Doc: "Wipes.", Effect: steps.Destroy, NoUndo: "gone", On: on,
+		Check: func(context.Context, steps.View, memIn) error { return nil },
+		Plan: func(_ context.Context, _ *steps.View, in memIn) (steps.Change, error) {
+			return steps.Change{Lines: []steps.Line{{Command: "wipe " + in.Key}}}, nil
+		},
+		Probe: func(context.Context, steps.View, memIn) (steps.State, memOut, error) {
+			return steps.Untouched, memOut{}, nil
+		},
+		Apply: func(context.Context, steps.Session, memIn) (memOut, error) { return memOut{}, nil },
+	}).Define()
 }
 
 // Every record is told in words, and none twice over.

@@ -81,7 +81,7 @@ much to do. Take a smaller speed where a step runs out of time.`,
 			if err != nil {
 				return err
 			}
-			if err := world.start(ctx, &cfg); err != nil {
+			if err := world.start(ctx, &cfg, dry); err != nil {
 				return err
 			}
 			view := a.view(plan, dry)

@@ -134,7 +134,15 @@ func (m *machine) Stat(_ context.Context, name string) (host.File, error) {
 	return host.File{Name: path.Base(i.Path), Size: i.Size, Mode: i.Mode, Modified: i.Modified}, nil
 }
 
+// List gives what a folder has; that of /proc are the processes.
 func (m *machine) List(ctx context.Context, dir string) ([]host.File, error) {
+	if path.Clean(dir) == "/proc" {
+		var processes []host.File
+		for _, pid := range m.host.Processes() {
+			processes = append(processes, host.File{Name: strconv.Itoa(pid), Mode: fs.ModeDir | 0o555})
+		}
+		return processes, nil
+	}
 	names := map[string]bool{}
 	for _, full := range m.host.List(dir) {
 		rest := strings.TrimPrefix(strings.TrimPrefix(full, path.Clean(dir)), "/")

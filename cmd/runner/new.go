@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	_ "embed"
 	"fmt"
 	"maps"
@@ -28,7 +29,8 @@ func (a *app) newCommand() *cobra.Command {
 		Short: "Write a commented runbook to start from",
 		Long: `new writes NAME.yaml, a small runbook that lints, with comments on what can be said.
 NAME may have folders before it, which are made. A file that exists is never touched.
-With --from it is a copy of a migration that ships, with the world it is rehearsed in:
+With --from it is a copy of a migration that ships, with the world it is rehearsed in and
+the runbooks that it uses as steps:
 ` + strings.Join(runbooks.Names(), ", ") + ".",
 		Example: "  runner new move-keys\n  runner new runbooks/move-cache --from redis-replace-instance",
 		Args:    args(1, 1, "a name"),
@@ -51,11 +53,21 @@ With --from it is a copy of a migration that ships, with the world it is rehears
 				}
 				files[path+".yaml"] = strings.Replace(string(book), "\nname: "+from+"\n", "\nname: "+name+"\n", 1)
 				files[path+".sandbox.yaml"] = string(world)
+				for part, text := range runbooks.Parts(from) {
+					if file := filepath.Join(filepath.Dir(path), part); !has(file, text) {
+						files[file] = string(text)
+					}
+				}
 			}
-			if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-				return usage("", "make the folder of %s: %w", path, err)
+			for _, file := range slices.Sorted(maps.Keys(files)) { // all or nothing
+				if _, err := os.Lstat(file); err == nil {
+					return taken(file)
+				}
 			}
 			for _, file := range slices.Sorted(maps.Keys(files)) {
+				if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+					return usage("", "make the folder of %s: %w", file, err)
+				}
 				if err := create(file, files[file]); err != nil {
 					return err
 				}
@@ -85,11 +97,17 @@ With --from it is a copy of a migration that ships, with the world it is rehears
 	return cmd
 }
 
+// has tells whether a file has this text already: two migrations may share what they use.
+func has(path string, text []byte) bool {
+	there, err := os.ReadFile(path)
+	return err == nil && bytes.Equal(there, text)
+}
+
 // create writes a new file; one that exists is never touched.
 func create(path, text string) error {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
 	if os.IsExist(err) {
-		return usage("choose another name, or edit the file", "%s exists", path)
+		return taken(path)
 	} else if err != nil {
 		return usage("", "write %s: %w", path, reason(err))
 	}
@@ -101,4 +119,8 @@ func create(path, text string) error {
 		return usage("", "write %s: %w", path, err)
 	}
 	return nil
+}
+
+func taken(path string) error {
+	return usage("choose another name, or edit the file", "%s exists", path)
 }
