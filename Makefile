@@ -3,6 +3,7 @@
 GO       ?= go
 GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 FUZZTIME ?= 60s
+QUARTER  := $(shell expr \( $(FUZZTIME:s=) + 3 \) / 4)s
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS  := -s -w -X main.version=$(VERSION)
 
@@ -33,15 +34,17 @@ lint: ## vet, gofmt and golangci-lint, import table included
 
 fmt: ## format Go files and the shipped runbooks
 	gofmt -w $$(git ls-files '*.go')
-	$(GO) run ./cmd/runner fmt runbooks/*.yaml
+	$(GO) run ./cmd/runner fmt $(filter-out %.sandbox.yaml,$(wildcard runbooks/*.yaml runbooks/lib/*.yaml))
 
 golden: ## rewrite golden files, the JSON Schema included
 	UPDATE=1 $(GO) test ./...
 
-fuzz: ## fuzz parser, expressions and journal, FUZZTIME each (60s)
+fuzz: ## fuzz parser, expressions and journal, FUZZTIME each (60s), and a server's answers, a quarter of it each
 	$(GO) test -run '^$$' -fuzz '^FuzzParse$$' -fuzztime $(FUZZTIME) ./schema
 	$(GO) test -run '^$$' -fuzz '^FuzzCompile$$' -fuzztime $(FUZZTIME) ./runner/expression
 	$(GO) test -run '^$$' -fuzz '^FuzzOpen$$' -fuzztime $(FUZZTIME) ./runner/journal
+	$(GO) test -run '^$$' -fuzz '^FuzzParseSlots$$' -fuzztime $(QUARTER) ./steps/pika
+	$(GO) test -run '^$$' -fuzz '^FuzzParseInfo$$' -fuzztime $(QUARTER) ./steps/pika
 
 bench: build ## speed and memory, written to docs/performance.md
 	$(GO) run ./internal/bench -runner bin/runner -out docs/performance.md
