@@ -131,6 +131,12 @@ func TestShippedPlans(t *testing.T) {
 	}
 }
 
+// told is what a run says of itself, where it is more than that it has succeeded.
+var told = map[string]string{
+	"pika-codis-scale-out": `(?m)^slowest_wave = slots \S+: hold \S+, lag \S+, markers \S+, lag again \S+, fence \S+, recheck \S+, detach \S+, assign \S+, verify \S+$`,
+	"pika-failover-group":  `steps\.ahead\.bytes = -[1-9]`, // the second replica has more, and it is the one that is followed
+}
+
 // Each runs in its world, under load, and no acknowledged write is lost.
 func TestShippedRunbooksInTheSandbox(t *testing.T) {
 	turns := make(chan struct{}, 3) // more of them at once, and cut-overs wait for the processor
@@ -147,6 +153,9 @@ func TestShippedRunbooksInTheSandbox(t *testing.T) {
 			saw := regexp.MustCompile(`sandbox: ([0-9]+) writes acknowledged, 0 lost, 0 stale reads`).FindSubmatch(out)
 			if saw == nil || string(saw[1]) == "0" {
 				t.Errorf("the clients' ledger does not say that nothing was lost:\n%s", out)
+			}
+			if want := told[name]; !regexp.MustCompile(want).Match(out) {
+				t.Errorf("nothing says %s:\n%s", want, out)
 			}
 			t.Log(lastLine(out))
 		})

@@ -111,7 +111,7 @@ func Resume(ctx context.Context, cfg Config, req ResumeRequest) (*Result, error)
 		cfg.Log.Warn("processes that this run started are still alive: waiting for them to end", "run", id, "at_most", childrenWait)
 	})
 	if err != nil {
-		return nil, &UsageError{Err: err, Hint: "end them, or wait for them, then resume again"}
+		return nil, &UsageError{Err: err, Hint: "wait for them, then resume again: a guardian among them lets waiting clients go (" + req.Run.Path(guardianLog) + " tells), a command may be ended"}
 	}
 	plan, err := req.Run.ReadPlan()
 	if err != nil {

@@ -84,17 +84,21 @@ func startGuardian(spec runner.GuardianSpec) (runner.GuardianPipe, error) {
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
-	return &guardianProcess{cmd: cmd, WriteCloser: in, Reader: out}, nil
+	return &guardianProcess{cmd: cmd, log: spec.Log, WriteCloser: in, Reader: out}, nil
 }
 
 type guardianProcess struct {
 	cmd *exec.Cmd
+	log string
 	io.WriteCloser
 	io.Reader
 }
 
 func (p *guardianProcess) Wait() error {
 	err := p.cmd.Wait()
+	if f, statErr := os.Stat(p.log); statErr == nil && f.Size() == 0 {
+		_ = os.Remove(p.log) // one that was never needed has nothing to tell
+	}
 	if _, exited := errors.AsType[*exec.ExitError](err); exited {
 		return fmt.Errorf("the guardian: %w", err)
 	}

@@ -11,16 +11,18 @@ import (
 	"go.uber.org/goleak"
 )
 
+// bin is where the runner is built.
+var bin string
+
 func TestMain(m *testing.M) {
-	code := m.Run()
-	removeRunner()
-	if code == 0 {
-		if err := goleak.Find(); err != nil {
-			println(err.Error())
-			code = 1
-		}
+	var err error
+	if bin, err = os.MkdirTemp("", "checklist-"); err != nil {
+		panic(err)
 	}
-	os.Exit(code)
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+		_ = os.RemoveAll(bin)
+		os.Exit(code)
+	}))
 }
 
 // row is one check of the checklist: a world, what breaks it, and what is found then.

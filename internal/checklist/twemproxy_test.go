@@ -25,6 +25,14 @@ func pool(t *testing.T) *world {
 	return w
 }
 
+// shared is pool, and the second instance holds a slot of the first as well, with nobody's keys in it.
+func shared(t *testing.T) *world {
+	t.Helper()
+	w := pool(t)
+	w.do("second", "PKCLUSTER", "ADDSLOTS", "0")
+	return w
+}
+
 // routing writes the proxy's file as it must be, but for what pairs replace, and starts the proxy anew.
 func (w *world) routing(pairs ...string) {
 	w.Helper()
@@ -90,11 +98,11 @@ func written(id, fires string, pairs ...string) row {
 }
 
 // through is a row about where a write through the proxy arrives.
-func through(fires string, pairs ...string) row {
+func through(fires string, world func(*testing.T) *world, pairs ...string) row {
 	return row{
-		"S1-26", fires, pool, func(w *world) { w.routing(pairs...) },
+		"S1-26", fires, world, func(w *world) { w.routing(pairs...) },
 		func(w *world) []string {
-			return w.fails("pika.check-write", "first", patience, "slots", "0-1", "through", "proxy")
+			return w.fails("pika.check-write", "first", patience, "slots", "0,1", "through", "proxy")
 		},
 		func(w *world) { w.routing() },
 	}
@@ -109,8 +117,8 @@ func twemproxyRows() []row {
 		written("S1-25", "server-order", "server1", "server9"),
 		written("S1-25", "server-count", "server4", "server4\n   - 127.0.0.1:1:1 server5"),
 		written("S1-25", "server-owner", "server2", "server3", "server3", "server2"),
-		through("Partition not found", "server1", "server3", "server3", "server1"),
-		through("Partition not found", "  hash_tag: \"{}\"\n", ""),
+		through("was written through", shared, "server1", "server3", "server2", "server4", "server3", "server1", "server4", "server2"),
+		through("Partition not found", pool, "  hash_tag: \"{}\"\n", ""),
 		{
 			"S1-29", "twemproxy.stop needs max_pause", pool, func(w *world) { w.on = "        with: {max_pause: \"${{ inputs.max_pause }}\"}\n" },
 			func(w *world) []string { return w.lints("twemproxy-move-slots", w.on) },

@@ -329,31 +329,27 @@ func plain(v reflect.Value) any {
 	return v.Interface()
 }
 
-// runner is the program, built once.
-var runner = struct {
-	once sync.Once
-	dir  string
-	err  error
-}{}
-
-func removeRunner() { _ = os.RemoveAll(runner.dir) }
-
-func (w *world) program() string {
-	w.Helper()
-	runner.once.Do(func() {
-		if runner.dir, runner.err = os.MkdirTemp("", "checklist-"); runner.err != nil {
-			return
-		}
-		var out []byte
-		out, runner.err = exec.Command("go", "build", "-o", filepath.Join(runner.dir, "runner"), "runbook/cmd/runner").CombinedOutput()
-		if runner.err != nil {
-			runner.err = fmt.Errorf("build the runner: %w\n%s", runner.err, out)
-		}
-	})
-	if runner.err != nil {
-		w.Fatal(runner.err)
+// program builds the runner, once, into bin.
+var program = sync.OnceValues(func() (string, error) {
+	path := filepath.Join(bin, "runner")
+	if out, err := exec.Command("go", "build", "-o", path, "runbook/cmd/runner").CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build the runner: %w\n%s", err, out)
 	}
-	return filepath.Join(runner.dir, "runner")
+	return path, nil
+})
+
+// run is the program with arguments. That it fails is for the caller to judge.
+func (w *world) run(args ...string) (out string, ok bool) {
+	w.Helper()
+	path, err := program()
+	if err != nil {
+		w.Fatal(err)
+	}
+	said, err := exec.CommandContext(w.Context(), path, args...).CombinedOutput()
+	if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) {
+		w.Fatal(err)
+	}
+	return string(said), err == nil
 }
 
 // exec carries out a shipped runbook, or a part of it, on this world's systems. targets says which system each of the
@@ -373,11 +369,8 @@ func (w *world) exec(book string, targets map[string]string, args ...string) str
 		w.Fatal(err)
 	}
 	all := append([]string{"exec", "../../runbooks/" + book + ".yaml", "--inventory", file, "--state", filepath.Join(dir, "state")}, args...)
-	out, err := exec.CommandContext(w.Context(), w.program(), all...).CombinedOutput()
-	if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) {
-		w.Fatal(err)
-	}
-	return string(out)
+	out, _ := w.run(all...)
+	return out
 }
 
 var failedStep = regexp.MustCompile(`(?m)^([a-z_]+): failed: `)
@@ -417,8 +410,8 @@ func (w *world) lints(book, without string) []string {
 			w.Fatal(err)
 		}
 	}
-	if out, err := exec.CommandContext(w.Context(), w.program(), "lint", file).CombinedOutput(); err != nil {
-		return []string{string(out)}
+	if out, ok := w.run("lint", file); !ok {
+		return []string{out}
 	}
 	return nil
 }

@@ -63,6 +63,36 @@ func (r *session) want(code int) {
 	}
 }
 
+// finish resumes a run until it has succeeded, as an operator would whose servers are slow: what was put back may have to
+// catch up first. It gives how often.
+func (s *site) finish(r *session) int {
+	s.t.Helper()
+	for n := 0; ; n++ {
+		code := r.code()
+		if code == 0 {
+			return n
+		}
+		if n == 4 {
+			s.t.Fatalf("the run does not come to its end: exit code %d\n%s", code, r.said())
+		}
+		if code > 0 {
+			s.t.Logf("exit code %d: %s", code, lastLine(r.said()))
+		}
+		r = s.runner("resume", "last", "--approve", "all", "--yes")
+	}
+}
+
+// lastLine is what a run says at its end, hints apart.
+func lastLine(text string) string {
+	lines := strings.Split(strings.TrimSpace(text), "\n")
+	for i := len(lines) - 1; i >= 0; i-- {
+		if !strings.HasPrefix(lines[i], "help: ") && !strings.HasPrefix(lines[i], "to go on: ") {
+			return lines[i]
+		}
+	}
+	return ""
+}
+
 // guardians are the processes that watch over a runner.
 func (s *site) guardians() []int { return s.processes("\x00guardian") }
 

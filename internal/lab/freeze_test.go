@@ -48,39 +48,12 @@ func (p *pair) frozen(name string, who *process) {
 	p.t.Logf("%s frozen: exit code %d: %s", name, code, lastLine(r.said()))
 	p.codis.proxies[1].relay.on(nil)
 	p.codis.awaitServed(p.t, p.moving)
-	p.resume(code)
+	p.finish(r)
 	if at, ok := p.codis.served(p.moving, p.other.addr); !ok {
 		p.t.Fatalf("after the resume clients are served from %q, want %s", at, p.other.addr)
 	}
 	p.more(writes)
 	p.back().want(0)
-}
-
-// resume goes on with a run until it has succeeded: what was put back may have to catch up first.
-func (p *pair) resume(code int) {
-	p.t.Helper()
-	for range 4 {
-		if code == 0 {
-			return
-		}
-		r := p.runner("resume", "last")
-		if code = r.code(); code != 0 {
-			p.t.Logf("resumed: exit code %d: %s", code, lastLine(r.said()))
-		}
-	}
-	if code != 0 {
-		p.t.Fatalf("the run does not come to an end")
-	}
-}
-
-func lastLine(text string) string {
-	lines := strings.Split(strings.TrimSpace(text), "\n")
-	for i := len(lines) - 1; i >= 0; i-- {
-		if !strings.HasPrefix(lines[i], "help: ") && !strings.HasPrefix(lines[i], "to go on: ") {
-			return lines[i]
-		}
-	}
-	return ""
 }
 
 // TestDashboardDies kills the dashboard between the detaching and the assignment: with the request not carried out, and
@@ -121,7 +94,7 @@ func (p *pair) dies(carried bool) {
 	p.more(writes)
 	p.codis.relay.on(nil)
 	p.codis.restartDashboard()
-	p.resume(code)
+	p.finish(r)
 	if at, ok := p.codis.served(p.moving, p.other.addr); !ok {
 		p.t.Fatalf("after the resume clients are served from %q, want %s", at, p.other.addr)
 	}

@@ -66,15 +66,14 @@ func (p *pair) kill(r *session, after time.Duration, alone bool, from, to *pika)
 		}
 	}
 	r.signal(syscall.SIGKILL)
-	code := r.code()
-	if code == 0 {
+	if r.code() == 0 {
 		return "over already"
 	}
 	if !alone && len(guardians) > 0 { // nobody resumes it: the guardian lets the clients go, and ends
 		p.codis.awaitServed(p.t, p.moving, from.addr, to.addr)
 		until(p.t, "the guardian has ended", func() bool { return len(p.guardians()) == 0 })
 	}
-	p.resume(code)
+	p.finish(r)
 	return stood
 }
 

@@ -16,15 +16,16 @@ func TestScaleOut(t *testing.T) {
 			w.begin()
 			g := w.newGroup()
 			began := time.Now()
-			w.runner("exec", w.shipped("pika-codis-scale-out.yaml"), "--inventory", g.inventory, "--approve", "all", "--yes").want(0)
+			resumed := w.finish(w.runner("exec", w.shipped("pika-codis-scale-out.yaml"), "--inventory", g.inventory, "--approve", "all", "--yes"))
 			took := time.Since(began).Round(time.Second)
 			g.moved()
 			switches, lane := w.switches(), fmt.Sprintf("scale-out, %d slots", n)
 			if n == 16 {
 				lane += ", and scale-in"
-				switches = append(switches, g.scaleIn()...)
+				again, more := g.scaleIn()
+				resumed, switches = resumed+again, append(switches, more...)
 			}
-			r := w.verdict(lane, "the scale-out took "+took.String(), switches)
+			r := w.verdict(lane, fmt.Sprintf("the scale-out took %s, resumed %d times", took, resumed), switches)
 			if r.Unknown > 0 || len(r.Errors) > 0 {
 				t.Errorf("clients saw errors though nothing failed: %v", r.Errors)
 			}
@@ -55,13 +56,13 @@ func (w *world) newGroup() *group {
 	return g
 }
 
-// scaleIn brings the slots back with the shipped runbook, and has the group taken out of the product.
-func (g *group) scaleIn() []pause {
+// scaleIn brings the slots back with the shipped runbook, and has the group taken out of the product. It gives how often it was resumed.
+func (g *group) scaleIn() (resumed int, switches []pause) {
 	w := g.w
 	w.t.Helper()
 	targets := pikaTarget("leaving", g.destination) + pikaTarget("leaving_replica", g.replica) + pikaTarget("staying", w.source) + pikaTarget("staying_replica", w.replica)
 	inventory := w.inventory("scale-in.inventory.yaml", targets, fmt.Sprintf("  slots: %q\n  from_group: %d\n  to_group: 1\n  between: 1s\n", w.moving, newGroupID))
-	w.runner("exec", w.shipped("pika-codis-scale-in.yaml"), "--inventory", inventory, "--approve", "all", "--yes").want(0)
+	resumed = w.finish(w.runner("exec", w.shipped("pika-codis-scale-in.yaml"), "--inventory", inventory, "--approve", "all", "--yes"))
 	if at, ok := w.codis.served(w.moving, w.source.addr); !ok {
 		w.t.Errorf("after the scale-in clients are served from %q, want %s", at, w.source.addr)
 	}
@@ -70,7 +71,7 @@ func (g *group) scaleIn() []pause {
 			w.t.Errorf("after the scale-in %s holds %d of the slots, want %d", p.dir, got, want)
 		}
 	}
-	return w.switches()
+	return resumed, w.switches()
 }
 
 // moved checks where the slots are at the end: served and held by the new group, by nobody else, its replica in step.

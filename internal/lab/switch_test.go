@@ -28,12 +28,10 @@ targets:
   codis: {kind: codis, addr: "127.0.0.1:1", product: demo}
 steps:
   - id: ready
-    uses: pika.slot-info
+    uses: pika.await-slots
     target: ${{ inputs.destination }}
     with: {slots: "${{ inputs.slots }}", master: "${{ inputs.source }}"}
-    wait-until: connected && replica_state == "SlaveBinlogSync" && lag != nil && lag < 65536
-    every: 50ms
-    timeout: 2m
+    timeout: 5m
   - id: switch
     uses: codis.switch-slot
     target: codis

@@ -21,7 +21,7 @@ func TestInitTopology(t *testing.T) {
 	if err := syscall.Statfs(s.dir, &disk); err != nil || disk.Bavail*uint64(disk.Bsize) < 45<<30 {
 		t.Fatalf("%s has less than 45 GB free", s.dir)
 	}
-	w := &world{site: s, t: t, moving: schema.Slots{1}}
+	w := &world{site: s, moving: schema.Slots{1}}
 	servers, targets := map[string]*pika{}, ""
 	for _, name := range []string{"pika1", "pika2", "pika3", "pika4"} {
 		servers[name] = s.pika(name)

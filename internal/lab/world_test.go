@@ -22,7 +22,6 @@ const (
 // world is a product whose clients write: half of their keys lie in the slots that move, the others all over.
 type world struct {
 	*site
-	t       *testing.T
 	codis   *codis
 	source  *pika
 	replica *pika
@@ -35,7 +34,7 @@ type world struct {
 func newWorld(t *testing.T, n int, relayed bool) *world {
 	t.Helper()
 	s := newSite(t)
-	w := &world{site: s, t: t}
+	w := &world{site: s}
 	seen := map[int]bool{}
 	for k := range keys {
 		seen[slotOf(prefix+strconv.Itoa(k))] = true
@@ -50,7 +49,7 @@ func newWorld(t *testing.T, n int, relayed bool) *world {
 	}
 	w.all = set(append(w.all, w.moving...))
 	w.source, w.replica = s.pika("source"), s.pika("source-replica")
-	made := make(chan error)
+	made := make(chan error, 1)
 	go func() { // half a minute, in which the other can do the same
 		_, err := w.replica.do("pkcluster", "addslots", w.all.String())
 		made <- err

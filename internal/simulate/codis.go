@@ -258,3 +258,38 @@ func (p *product) groups() (map[int]*codis.Group, error) {
 	}
 	return all, nil
 }
+
+// settleCodis waits until the dashboard has heard from every server and proxy once: a product that has just been started
+// calls all of them unreachable, and a world begins with one that has run for a while.
+func settleCodis(ctx context.Context, w *World, s *system) error {
+	p := as[*product](w, s.name)
+	heard := func() bool {
+		type report struct {
+			UnixTime int64 `json:"unixtime"`
+		}
+		var stats struct {
+			Group struct {
+				Stats map[string]report `json:"stats"`
+			} `json:"group"`
+			Proxy struct {
+				Stats map[string]report `json:"stats"`
+			} `json:"proxy"`
+		}
+		_, body := p.Do("GET", "/topom/stats", nil)
+		if json.Unmarshal(body, &stats) != nil || len(stats.Proxy.Stats) < len(p.all()) {
+			return false
+		}
+		for _, all := range []map[string]report{stats.Group.Stats, stats.Proxy.Stats} {
+			for _, r := range all {
+				if r.UnixTime == 0 {
+					return false
+				}
+			}
+		}
+		return true
+	}
+	if err := w.until(ctx, heard); err != nil {
+		return fmt.Errorf("the dashboard did not hear from all of its servers and proxies: %w", err)
+	}
+	return nil
+}

@@ -165,7 +165,7 @@ func kinds() []kind {
 			fields: []string{"addr", "host", "absent", "release", "keys", "replica_of", "password", "config", "full_sync", "lag", "slots", "slot_num", "mode", "down", "behind"},
 		},
 		{
-			name: "codis", check: (*World).checkCodis, start: startCodis,
+			name: "codis", check: (*World).checkCodis, start: startCodis, settle: settleCodis,
 			fields: []string{"addr", "product", "product_auth", "migration_method", "proxies", "groups", "slots"},
 		},
 		{

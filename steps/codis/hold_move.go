@@ -16,6 +16,9 @@ import (
 // movePoll lies between two questions while clients wait.
 const movePoll = 2 * time.Millisecond
 
+// fine is what is told of a duration.
+const fine = 100 * time.Microsecond
+
 // watchEvery lies between two looks at whether the hold still holds.
 const watchEvery = 250 * time.Millisecond
 
@@ -48,7 +51,7 @@ func (h *hold) move(ctx context.Context) (pause time.Duration, phases []phase, e
 		h.v.Progress(steps.Progress{Text: "clients wait: " + name})
 		err := h.inTime(ctx, do)
 		now := h.v.Now()
-		phases = append(phases, phase{name, now.Sub(at)})
+		phases = append(phases, phase{name, now.Sub(at).Round(fine)})
 		at = now
 		if err != nil {
 			return fmt.Errorf("%s: %w", name, err)
@@ -80,7 +83,7 @@ func (h *hold) move(ctx context.Context) (pause time.Duration, phases []phase, e
 	if err := step(limited, "assign", h.assign); err != nil {
 		return 0, phases, err
 	}
-	pause = at.Sub(h.began)
+	pause = at.Sub(h.began).Round(fine)
 	return pause, phases, step(ctx, "verify", h.verify)
 }
 

@@ -46,6 +46,7 @@ func migrateSlots() *steps.Kind[migrateSlotsIn, migrateSlotsOut] {
 			"progress of the dashboard is the last line that anybody wrote and is never cleared: an old [ERROR] in it is no failure.",
 			"A target without SLOTSRESTORE (a plain Redis) takes no key: both masters must answer SLOTSINFO.",
 			"A slot whose old group has no server has nothing to move and is handed over as it is.",
+			"A Pika of 2.2 to 2.3, or from 3.5 on, damages some keys on the way: reversed lists, rounded scores, keys that are missed or stay. pika.check-keys tells whether there are any.",
 			"One big key moves at once with migration_method sync: both servers stand still meanwhile.",
 			"The interval lives in the dashboard's memory: a crash of the runner leaves it, the resumed step or the undo puts it back.",
 			"The undo moves the slots back, key by key.",

@@ -42,7 +42,7 @@ func proxyStats() *steps.Kind[proxyStatsIn, proxyStatsOut] {
 		Doc:     "Tells what the proxies count, and how fast: each is asked twice, window apart. Sends GET /topom/stats to the dashboard for the list, and GET /proxy/stats to each proxy.",
 		Effect:  steps.Read,
 		On:      []string{KindName},
-		Example: `{id: traffic, uses: codis.proxy-stats, target: codis1, with: {window: 5s}, expect: "errors_per_second == 0"}`,
+		Example: `{id: errors, uses: codis.proxy-stats, target: codis1, with: {window: 5s}, expect: "errors_per_second == 0"}`,
 		Pitfalls: []string{
 			"A request that waits at a held slot is neither counted nor an error until it ends: no errors does not mean that nobody waits.",
 			"A proxy counts a connection's requests some 100 ms late, and the last ones of a connection that fell silent only when it ends: the numbers are for rates, not for bookkeeping.",

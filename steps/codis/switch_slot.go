@@ -299,7 +299,7 @@ func (p switchPlan) carryOut(ctx context.Context, s steps.Session, in switchIn) 
 	if err != nil {
 		return out, err
 	}
-	waited := h.v.Now().Sub(h.began)
+	waited := h.v.Now().Sub(h.began).Round(fine)
 	if j.switched() {
 		out.Pause, out.Phases = &waited, append(phases, phase{"settle", waited - sum(phases)})
 		return out, nil

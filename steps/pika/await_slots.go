@@ -14,6 +14,7 @@ import (
 type awaitSlotsIn struct {
 	Slots      schema.Slots    `yaml:"slots,required" doc:"Slots of the instance, which follow the master already."`
 	Master     schema.Endpoint `yaml:"master,required" doc:"Instance that the slots follow: a pika target's name, or IP:port."`
+	Force      bool            `yaml:"force" doc:"The slots were ordered with force: one whose full sync was forgotten before it began is ordered with force again, and not left with the data that was to be replaced." default:"false"`
 	MaxLag     schema.Size     `yaml:"max_lag" doc:"Largest lag of a slot that counts as in step." default:"64kb"`
 	Every      time.Duration   `yaml:"every" doc:"Time between two looks." default:"500ms"`
 	StuckAfter time.Duration   `yaml:"stuck_after" doc:"How long a slot may be in kWaitReply before it is ordered again, where its master does not list it. The master does so for 20 s, whatever became of the slot." default:"25s"`
@@ -30,15 +31,17 @@ func awaitSlots() *steps.Kind[awaitSlotsIn, awaitSlotsOut] {
 	return &steps.Kind[awaitSlotsIn, awaitSlotsOut]{
 		Name: "pika.await-slots",
 		Doc: "Waits until slots are in step with the master that they were ordered to follow: kConnected, listed as SlaveBinlogSync, with a lag of max_lag at most. Sends PKCLUSTER INFO slot to each side once a look; " +
-			"and PKCLUSTER SLOTSSLAVEOF, without force, to slots that Pika has forgotten in kWaitReply, which nothing else heals.",
+			"and PKCLUSTER SLOTSSLAVEOF to slots that Pika has forgotten in kWaitReply, which nothing else heals.",
 		Effect:     steps.Write,
 		On:         []string{KindName},
 		Idempotent: true,
-		Example:    `{id: followed, uses: pika.await-slots, target: pika5, with: {slots: "1", master: pika1}, timeout: 6h}`,
+		Example:    `{id: followed, uses: pika.await-slots, target: pika5, with: {slots: "1", master: pika1, force: true}, timeout: 6h}`,
 		Pitfalls: []string{
 			"Pika 3.4 loses the answer to an order now and then where many slots are attached at once on a busy machine, also after a full sync: the slot stays in kWaitReply, its master drops it after 20 s, and neither does anything about it. Waiting with pika.slot-info alone then waits for ever.",
+			"Say force where pika.slotsslaveof had it. Without it a slot whose full sync was forgotten goes on with the data that it had: right for one that is empty where the master's binlog is complete, and for one that has followed this master.",
+			"The copy of a full sync that was forgotten is sent nevertheless. Where that of one slot takes longer than stuck_after, the new order may break it off, and the slot then waits in kWaitDBSync: none: true, wait until the master's rsync has ended, and order it again.",
 			"A slot in a full sync is never ordered again, whatever it lasts: that would delete what has come. One whose full sync cannot end (rsync, the secrets) stays in kWaitDBSync until the step's timeout; so give the step one.",
-			"A slot that follows nobody or somebody else, or is in kError, fails the step: an instance that was started again has forgotten whom its slots follow.",
+			"A slot that follows nobody or somebody else, is in kError, or has a binlog that is ahead of its master's, fails the step: an instance that was started again has forgotten whom its slots follow.",
 			"In step is what one look has seen. A replica that was attached too early, or without force to a master whose binlog is not complete, shows it for a moment: pika.slot-info with wait-until and stable after this tells it from one that stays.",
 		},
 		NothingToUndo: true,
@@ -65,7 +68,7 @@ func awaitSlots() *steps.Kind[awaitSlotsIn, awaitSlotsOut] {
 func planAwaitSlots(ctx context.Context, v *steps.View, in awaitSlotsIn) (steps.Change, error) {
 	line := steps.Line{
 		Target:  own(v),
-		Command: redis.Line(slotsSlaveOf(in.Table, in.Slots, string(in.Master), false)) + ", for those alone that stay in kWaitReply, not listed by the master",
+		Command: redis.Line(slotsSlaveOf(in.Table, in.Slots, string(in.Master), in.Force)) + ", for those alone that stay in kWaitReply, not listed by the master",
 		To:      "in step with " + string(in.Master),
 	}
 	if v == nil {
@@ -111,7 +114,7 @@ func (in awaitSlotsIn) look(ctx context.Context, v steps.View) (Sight, error) {
 }
 
 func (in awaitSlotsIn) attachment(follower *Client, m master) *Attachment {
-	return &Attachment{Follower: follower, Master: m.c, Table: in.Table, Slots: in.Slots, StuckAfter: in.StuckAfter}
+	return &Attachment{Follower: follower, Master: m.c, Table: in.Table, Slots: in.Slots, Force: in.Force, StuckAfter: in.StuckAfter}
 }
 
 func (in awaitSlotsIn) inStep(seen Sight) bool {
@@ -164,15 +167,14 @@ func (in awaitSlotsIn) missing(seen Sight) string {
 	return fmt.Sprintf("lag %d bytes", *seen.Lag)
 }
 
-// mend has stuck slots ordered again, and says so.
+// mend has forgotten slots ordered again, and says so.
 func (out *awaitSlotsOut) mend(ctx context.Context, v steps.View, a *Attachment, seen Sight) error {
 	mended, err := a.Mend(ctx, seen)
-	if err != nil || len(mended) == 0 {
-		return err
+	if len(mended) > 0 {
+		out.Mended = append(out.Mended, mended...)
+		slices.Sort(out.Mended)
+		out.Mended = slices.Compact(out.Mended)
+		v.Progress(steps.Progress{Text: fmt.Sprintf("slots %s were left in %s, not listed by the master: ordered again", SlotGroup(mended), StateWaitReply)})
 	}
-	out.Mended = append(out.Mended, mended...)
-	slices.Sort(out.Mended)
-	out.Mended = slices.Compact(out.Mended)
-	v.Progress(steps.Progress{Text: fmt.Sprintf("slots %s were left in %s, not listed by the master: ordered again", SlotGroup(mended), StateWaitReply)})
-	return nil
+	return err
 }

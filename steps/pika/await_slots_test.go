@@ -82,6 +82,36 @@ func TestAwaitSlotsMendsWhatWasForgotten(t *testing.T) {
 	}
 }
 
+// A full sync that was forgotten before it began is ordered again as what it was, where the step is told so: the slot would
+// go on with its own data otherwise. One that came to its end is not ordered a second time.
+func TestAwaitSlotsOrdersAForgottenFullSync(t *testing.T) {
+	a, r := attached(t, fast, "0-4", func(_, r *server) {
+		for _, slot := range []int{1, 3} {
+			r.do(t, "SET", key(slot, "own"), "v")
+		}
+		r.sim.SetFullSyncOvertaken(once(1, 3))
+		r.sim.SetReplyOvertaken(once(4))
+	}, "force")
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	in := awaitSlotsIn{Slots: schema.Slots{0, 1, 2, 3, 4}, Master: "a", Force: true, MaxLag: 65536, Every: 10 * time.Millisecond, StuckAfter: 600 * time.Millisecond}
+	out, err := applyAwaitSlots(ctx, steps.NewSession(env(t, r, map[string]*server{"a": a})), in)
+	if err != nil || !out.Connected || !slices.Equal(out.Mended, schema.Slots{1, 3, 4}) {
+		t.Fatalf("%+v, %v", out, err)
+	}
+	again := strings.Join(orders(r), "\n")
+	for _, slot := range []string{"0", "1", "2", "3", "4"} {
+		full := strings.Contains(again, " "+slot+" FORCE") || strings.Contains(again, " 1,3 FORCE") && (slot == "1" || slot == "3")
+		if want := slot == "1" || slot == "3"; full != want {
+			t.Errorf("slot %s by a full sync again: %t; sent\n%s", slot, full, again)
+		}
+	}
+	inSync(t, r, a)
+	if got := append(r.sim.Keys(1), r.sim.Keys(3)...); !slices.Equal(got, []string{key(1, "k")}) {
+		t.Errorf("the slots have %q", got)
+	}
+}
+
 // What moves by itself is left alone: nothing is sent for a full sync, however long it lasts.
 func TestAwaitSlotsLeavesAFullSyncAlone(t *testing.T) {
 	a, r := attached(t, fast, "1-2", func(_, r *server) { r.sim.SetFullSync(3 * time.Second) }, "force")
@@ -195,6 +225,22 @@ func TestAttachmentBelievesTheMaster(t *testing.T) {
 	_, look := watched(t, a, r)
 	if seen := look(0); seen.Connected != 0 || seen.Lag != nil || !strings.Contains(seen.Missing, "kConnected at the follower, not listed") {
 		t.Errorf("%+v", seen)
+	}
+}
+
+// A follower that has more than its master had after it was asked is no replica of it.
+func TestAttachmentTellsAFollowerThatIsAhead(t *testing.T) {
+	at := &Attachment{Follower: Open(Config{Addr: "10.0.0.5:9221"}, steps.ReadOnly), Master: Open(Config{Addr: "10.0.0.1:9221"}, steps.ReadOnly)}
+	m := Slot{ID: 1, Present: true, Offset: Offset{0, 172988}}
+	s := Slot{ID: 1, Present: true, Master: "10.0.0.1:9221", State: StateConnected, Offset: Offset{0, 183778}}
+	refused(t, at.broken(s, m), "slot 1 of 10.0.0.5:9221", "at 0 183778", "ahead of the master's (at 0 172988)", "force: true")
+	s.State = StateWaitDBSync // what it has is about to be replaced
+	if err := at.broken(s, m); err != nil {
+		t.Error(err)
+	}
+	s.State, s.Offset = StateConnected, m.Offset
+	if err := at.broken(s, m); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -80,7 +80,7 @@ func (c *Client) nature(ctx context.Context) (nature, error) {
 	if err != nil {
 		return n, err
 	}
-	n.unindexed = value == "no" || value == "0" // 2.3 shows a number
+	n.unindexed = value == "no"
 	d, err := c.Info(ctx, "doublemaster")
 	n.double = d.DoubleMaster
 	return n, err

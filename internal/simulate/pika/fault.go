@@ -68,6 +68,14 @@ func (s *Server) SetReplyOvertaken(f func(slot int) bool) {
 	s.overtaken = f
 }
 
+// SetFullSyncOvertaken is the same for the answer to the request for a full sync. The copy comes, and nobody looks at it; the
+// slot keeps what it had. The master lists it as SlaveNotSync until it gives it up.
+func (s *Server) SetFullSyncOvertaken(f func(slot int) bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.unfilled = f
+}
+
 // SetAddSlot changes how long a slot takes to add, while commands on data wait.
 func (s *Server) SetAddSlot(d time.Duration) {
 	s.mu.Lock()

@@ -94,9 +94,10 @@ type Server struct {
 	writes     []fault.Write
 	fullSync   time.Duration
 	lag        time.Duration
-	applyDelay []time.Duration // by apply thread
-	stalls     bool            // where slotsslaveof is sent again too early
-	overtaken  func(slot int) bool
+	applyDelay []time.Duration     // by apply thread
+	stalls     bool                // where slotsslaveof is sent again too early
+	overtaken  func(slot int) bool // answers that go on with the binlog
+	unfilled   func(slot int) bool // answers to the request for a full sync
 
 	nextTick  time.Time
 	nextCheck time.Time            // of the timeouts

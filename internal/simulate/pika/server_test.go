@@ -396,6 +396,32 @@ func TestReplyOvertaken(t *testing.T) {
 	}
 }
 
+// Where it is the answer to the request for a full sync, the copy is for nothing: ordered again without force, the slot goes on
+// with what it had.
+func TestFullSyncOvertaken(t *testing.T) {
+	for order, want := range map[string]string{"": "own", "force": "a's"} {
+		t.Run("again "+order, func(t *testing.T) {
+			inWorld(t, 2, pika.Options{}, func(w *world) {
+				w.ok("a", "set", "{t0}k", "a's")
+				w.ok("b", "set", "{t0}k", "own")
+				w.s["b"].SetFullSyncOvertaken(once(1))
+				w.ok("b", "pkcluster", "slotsslaveof", "127.0.0.1", "9221", "1", "force")
+				time.Sleep(10 * time.Second)
+				w.shows("b", 1, "kWaitReply")
+				w.shows("a", 1, "SlaveNotSync")
+				time.Sleep(time.Minute)
+				w.shows("b", 1, "kWaitReply")
+				w.shows("a", 1, "connected_slaves: 0")
+				w.ok("b", strings.Fields("pkcluster slotsslaveof 127.0.0.1 9221 1 "+order)...)
+				w.synced("a", "b", 1)
+				if got := w.do("b", "get", "{t0}k").Str; got != want {
+					t.Errorf("the slot has %q", got)
+				}
+			})
+		})
+	}
+}
+
 // Ordered again while the master still lists it, such a slot says kConnected and gets nothing for 20 s more.
 func TestReplyOvertakenOrderedAgainTooEarly(t *testing.T) {
 	inWorld(t, 2, pika.Options{}, func(w *world) {

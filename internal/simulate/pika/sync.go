@@ -256,6 +256,9 @@ func (s *Server) onDBSyncReply(name string, id, session int, img *image) {
 		sl.image = img
 	}
 	s.set(sl, waitDBSync)
+	if s.unfilled != nil && s.unfilled(id) {
+		sl.follow.state, sl.follow.early = waitReply, true
+	}
 }
 
 // endTransfer tells the master that its rsync has come to an end, whatever came of it.
