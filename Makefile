@@ -2,8 +2,8 @@
 
 GO       ?= go
 GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
-FUZZTIME ?= 60s
-QUARTER  := $(shell expr \( $(FUZZTIME:s=) + 3 \) / 4)s
+FUZZTIME ?= 20s
+QUARTER   = $(shell expr \( $(FUZZTIME:s=) + 3 \) / 4)s
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS  := -s -w -X main.version=$(VERSION)
 
@@ -39,7 +39,7 @@ fmt: ## format Go files and the shipped runbooks
 golden: ## rewrite golden files, the JSON Schema included
 	UPDATE=1 $(GO) test ./...
 
-fuzz: ## fuzz parser, expressions and journal, FUZZTIME each (60s), and a server's answers, a quarter of it each
+fuzz: ## fuzz parser, expressions and journal, FUZZTIME each (20s), and a server's answers, a quarter of it each
 	$(GO) test -run '^$$' -fuzz '^FuzzParse$$' -fuzztime $(FUZZTIME) ./schema
 	$(GO) test -run '^$$' -fuzz '^FuzzCompile$$' -fuzztime $(FUZZTIME) ./runner/expression
 	$(GO) test -run '^$$' -fuzz '^FuzzOpen$$' -fuzztime $(FUZZTIME) ./runner/journal

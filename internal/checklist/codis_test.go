@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"runbook/internal/simulate/fault"
@@ -32,7 +33,7 @@ const withSecond = `
 func codisRows() []row {
 	health := func(w *world) []string { return w.health() }
 	toThird := []any{"slots", "1", "to_group", 3}
-	switching := append(toThird, "source", "source", "destination", "destination", "max_lag", "1kb")
+	switching := slices.Concat(toThird, []any{"source", "source", "destination", "destination", "max_lag", "1kb"})
 	refuses := func(kind string, pairs ...any) func(w *world) []string {
 		return func(w *world) []string { return w.refused(kind, "codis", pairs...) }
 	}
@@ -134,7 +135,7 @@ func codisRows() []row {
 				}
 			},
 			func(w *world) []string {
-				return w.fails("codis.switch-slot", "codis", patience, append(switching, "catch_up", "10ms", "max_pause", "20s")...)
+				return w.fails("codis.switch-slot", "codis", patience, slices.Concat(switching, []any{"catch_up", "10ms", "max_pause", "20s"})...)
 			},
 			func(w *world) { w.Pika("destination").SetLag(0) },
 		},

@@ -98,9 +98,9 @@ func written(id, fires string, pairs ...string) row {
 }
 
 // through is a row about where a write through the proxy arrives.
-func through(fires string, world func(*testing.T) *world, pairs ...string) row {
+func through(fires string, in func(*testing.T) *world, pairs ...string) row {
 	return row{
-		"S1-26", fires, world, func(w *world) { w.routing(pairs...) },
+		"S1-26", fires, in, func(w *world) { w.routing(pairs...) },
 		func(w *world) []string {
 			return w.fails("pika.check-write", "first", patience, "slots", "0,1", "through", "proxy")
 		},

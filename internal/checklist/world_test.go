@@ -198,7 +198,7 @@ type step struct {
 	env *conformance.Env
 }
 
-// with runs f with a step of a kind. pairs are inputs; those of the world win.
+// step has f do something with a step of a kind. pairs are inputs; those of the world win.
 func (w *world) step(kind, target string, pairs []any, f func(s step)) {
 	w.Helper()
 	values := map[string]any{}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -31,7 +32,7 @@ func (w *World) prepare(s *system, taken *reserved) error {
 		room = rsyncDistance
 	}
 	var err error
-	if s.actual, err = taken.addr(room); err != nil {
+	if s.actual, err = taken.addr(room, w.declares); err != nil {
 		return err
 	}
 	s.declared = cmp.Or(s.spec.Addr, w.opts.Addrs[s.name], s.actual)
@@ -53,11 +54,15 @@ type reserved []net.Listener
 // because its system is down or absent, must still be free when it comes back.
 const firstPort, lastPort = 10000, 31000
 
-// addr finds a port that nobody listens on, nor on the one that is so much greater, if room is not 0.
-func (r *reserved) addr(room int) (string, error) {
+// addr finds a port that nobody listens on, nor on the one that is so much greater, if room is not 0, and that means
+// nothing else yet.
+func (r *reserved) addr(room int, means func(addr string) bool) (string, error) {
 	var err error
 	for range 100 {
 		addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(firstPort+rand.IntN(lastPort-firstPort)))
+		if means(addr) {
+			continue
+		}
 		var l, beside net.Listener
 		if l, err = net.Listen("tcp", addr); err != nil {
 			continue
@@ -72,6 +77,17 @@ func (r *reserved) addr(room int) (string, error) {
 		return addr, nil
 	}
 	return "", fmt.Errorf("no free port was found: %w", err)
+}
+
+// declares says whether an address is a system's declared one, or beside it.
+func (w *World) declares(addr string) bool {
+	for name, s := range w.systems {
+		declared := cmp.Or(s.spec.Addr, w.opts.Addrs[name])
+		if declared != "" && (addr == declared || slices.ContainsFunc(s.besides(), func(d int) bool { return addr == away(declared, d) })) {
+			return true
+		}
+	}
+	return false
 }
 
 func (r *reserved) free() {

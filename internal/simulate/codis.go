@@ -146,7 +146,7 @@ func (w *World) StartProxy(name string) (*codis.Proxy, error) {
 	var taken reserved
 	var err error
 	for _, addr := range []*string{&o.Addr, &o.AdminAddr} {
-		if *addr, err = taken.addr(0); err != nil {
+		if *addr, err = taken.addr(0, w.declares); err != nil {
 			break
 		}
 	}

@@ -2,6 +2,7 @@ package simulate_test
 
 import (
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -65,5 +66,22 @@ func TestPortsBeside(t *testing.T) {
 	}
 	if _, err := w.Dial(t.Context(), "tcp", "127.0.0.1:9999"); err == nil || !strings.Contains(err.Error(), "no system of this sandbox") {
 		t.Errorf("an address that is nobody's: %v", err)
+	}
+}
+
+// A port that happens to be free is not taken where it is somebody's declared one: both would have the same address.
+func TestDeclaredPortsAreNobodyElses(t *testing.T) {
+	systems := map[string]simulate.System{}
+	for i := range 900 { // of some twenty thousand
+		systems[strconv.Itoa(i)] = simulate.System{Kind: "redis", Absent: true, Addr: "127.0.0.1:" + strconv.Itoa(10000+i*20)}
+	}
+	for i := range 40 {
+		systems["any"+strconv.Itoa(i)] = simulate.System{Kind: "redis", Absent: true}
+	}
+	w := start(t, simulate.Spec{Systems: systems}, simulate.Options{})
+	for name, s := range systems {
+		if got, ok := w.Resolve(s.Addr); s.Addr != "" && (!ok || got != w.Addr(name)) {
+			t.Errorf("%s is at %s, and %s leads to %s", name, w.Addr(name), s.Addr, got)
+		}
 	}
 }
