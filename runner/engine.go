@@ -54,6 +54,7 @@ type run struct {
 	sandbox   string         // the world file; empty: the real world
 	shown     map[string]any // what expressions see as run
 	selected  func(*Node) bool
+	partial   bool // some steps are left out by the command line
 	approvals Approvals
 	decisions map[string]*Decision
 	dry       *dryRun

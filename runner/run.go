@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"runbook/runner/expression"
 	"runbook/runner/journal"
 	"runbook/schema"
 	"runbook/steps"
@@ -265,6 +266,7 @@ func newRun(ctx context.Context, cfg Config, p *Program, sel Selection, dir stri
 		x.dir = wd
 	}
 	var err error
+	x.partial = sel.From != "" || sel.To != "" || len(sel.Only)+len(sel.Skip) > 0
 	if x.selected, err = p.Select(sel); err != nil {
 		return nil, err
 	}
@@ -436,6 +438,9 @@ func (x *run) conclude(ctx context.Context, s *scope, h *halt) *Result {
 		r.Outputs = map[string]any{}
 		for _, o := range x.prog.Root.Outputs {
 			v, err := o.Expr.Eval(x.env(s, nil, o.Expr.Refs))
+			if x.partial && errors.As(err, new(*expression.NullError)) {
+				v, err = nil, nil // it is about a step that was left out
+			}
 			if err != nil {
 				x.worsen(r, failed("", steps.Classify(fmt.Errorf("outputs.%s: %w", o.Name, err))), "outputs")
 				break
