@@ -40,16 +40,27 @@ func MarkerKeys(slot, slotNum, threads int) []string {
 	return keys
 }
 
-// WriteMarkers sets the markers to a value that no earlier ones had, all at once: writers may be waiting for it.
+// WriteMarkers sets the markers to a value that no earlier ones had.
 func (c *Client) WriteMarkers(ctx context.Context, keys []string, value string) error {
+	return c.eachMarker(ctx, "write", keys, func(key string) []string { return []string{"SET", key, value} })
+}
+
+// RemoveMarkers takes them away, at whoever is the slot's master by then. Each has a request of its own: a follower applies one
+// of many keys in the thread of its first, where it overtakes the markers that still wait in the others.
+func (c *Client) RemoveMarkers(ctx context.Context, keys []string) error {
+	return c.eachMarker(ctx, "remove", keys, func(key string) []string { return []string{"DEL", key} })
+}
+
+// eachMarker sends a request for each marker, all at once: writers may be waiting for it.
+func (c *Client) eachMarker(ctx context.Context, what string, keys []string, request func(key string) []string) error {
 	errs := make([]error, len(keys))
 	var wait sync.WaitGroup
 	for i, key := range keys {
-		wait.Go(func() { _, errs[i] = c.Do(ctx, "SET", key, value) })
+		wait.Go(func() { _, errs[i] = c.Do(ctx, request(key)...) })
 	}
 	wait.Wait()
 	if err := errors.Join(errs...); err != nil {
-		return fmt.Errorf("write the markers: %w", err)
+		return fmt.Errorf("%s the markers: %w", what, err)
 	}
 	return nil
 }
@@ -73,12 +84,6 @@ func (c *Client) HasMarkers(ctx context.Context, keys []string, value string) (b
 		}
 	}
 	return true, nil
-}
-
-// RemoveMarkers takes them away, at whoever is the slot's master by then.
-func (c *Client) RemoveMarkers(ctx context.Context, keys []string) error {
-	_, err := c.Do(ctx, append([]string{"DEL"}, keys...)...)
-	return err
 }
 
 // stdHash is std::hash<std::string> of libstdc++ on 64-bit machines, by which Pika chooses
