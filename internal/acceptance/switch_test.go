@@ -63,6 +63,14 @@ func newStage(t *testing.T) *stage {
 		"codis": {Kind: "codis", Product: "demo", Proxies: 2, Slots: map[string]any{"0-1023": 1},
 			Groups: map[string][]string{"1": {"source"}, "3": {"destination"}}},
 	}, Traffic: &simulate.Traffic{Through: "codis", Clients: 8, WritesPerSecond: 400, Keys: 160, Slots: "1-2", Timeout: time.Minute}}
+	s := stageOf(t, spec)
+	s.book = s.desk.book("switch.yaml", strings.NewReplacer("SOURCE", s.w.Addr("source"), "DESTINATION", s.w.Addr("destination"), "CODIS", s.w.Addr("codis")).Replace(switchBook))
+	return s
+}
+
+// stageOf brings a world up and its load to work.
+func stageOf(t *testing.T, spec simulate.Spec) *stage {
+	t.Helper()
 	w, err := simulate.Start(t.Context(), spec, simulate.Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -78,7 +86,6 @@ func newStage(t *testing.T) *stage {
 			s.load.Stop()
 		}
 	})
-	s.book = s.desk.book("switch.yaml", strings.NewReplacer("SOURCE", w.Addr("source"), "DESTINATION", w.Addr("destination"), "CODIS", w.Addr("codis")).Replace(switchBook))
 	return s
 }
 

@@ -19,14 +19,16 @@ import (
 // SlaveBinlogSync meanwhile, the same order without force heals it. Where it was asked for a full sync, the copy comes and
 // nobody looks at it: without force the slot would go on with the data that the full sync was to replace.
 //
-// An order while the master still lists the follower costs 20 s more; one in a full sync breaks it off.
+// An order while the master still lists the follower costs 20 s more; one in a full sync breaks it off. And where the answer
+// was not lost but is late, by 40 s on a machine with far too much to do, the follower takes it for that to the second order
+// and gets writes twice. A slot that was listed as SlaveBinlogSync has handled its answer, and is safe from that.
 type Attachment struct {
 	Follower   *Client // one that may write, where Mend is to be asked for
 	Master     *Client
 	Table      int
 	Slots      schema.Slots
 	Force      bool          // they were ordered to follow by a full sync
-	StuckAfter time.Duration // how long a slot is left in kWaitReply; 0: DefaultStuckAfter
+	StuckAfter time.Duration // how long a slot is left in kWaitReply, patience times as long before a full sync; 0: DefaultStuckAfter
 
 	waits map[int]waiting // for each slot that was in kWaitReply whenever it was looked at
 }
@@ -39,6 +41,10 @@ type waiting struct {
 
 // DefaultStuckAfter is longer than a master lists a follower that it does not hear of (20 s).
 const DefaultStuckAfter = 25 * time.Second
+
+// patience is how many times as long a slot is left waiting that may have to be ordered with force: its answer may be late
+// behind the full syncs of many others.
+const patience = 5
 
 // Sight is what both sides of an attachment show.
 type Sight struct {
@@ -75,10 +81,10 @@ func (a *Attachment) Look(ctx context.Context, now time.Time) (Sight, error) {
 			waits[s.ID] = w
 			switch {
 			case listed || now.Sub(w.since) < a.stuckAfter():
-			case a.Force && !w.agreed:
-				seen.Unfilled = append(seen.Unfilled, s.ID)
-			default:
+			case !a.Force || w.agreed:
 				seen.Stuck = append(seen.Stuck, s.ID)
+			case now.Sub(w.since) >= patience*a.stuckAfter():
+				seen.Unfilled = append(seen.Unfilled, s.ID)
 			}
 		}
 		seen.add(s, r)

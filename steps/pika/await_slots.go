@@ -17,7 +17,7 @@ type awaitSlotsIn struct {
 	Force      bool            `yaml:"force" doc:"The slots were ordered with force: one whose full sync was forgotten before it began is ordered with force again, and not left with the data that was to be replaced." default:"false"`
 	MaxLag     schema.Size     `yaml:"max_lag" doc:"Largest lag of a slot that counts as in step." default:"64kb"`
 	Every      time.Duration   `yaml:"every" doc:"Time between two looks." default:"500ms"`
-	StuckAfter time.Duration   `yaml:"stuck_after" doc:"How long a slot may be in kWaitReply before it is ordered again, where its master does not list it. The master does so for 20 s, whatever became of the slot." default:"25s"`
+	StuckAfter time.Duration   `yaml:"stuck_after" doc:"How long a slot may be in kWaitReply before it is ordered again, where its master does not list it. The master does so for 20 s, whatever became of the slot. Five times as long where it may have to be ordered with force: its answer may only be late." default:"25s"`
 	Table      int             `yaml:"table" doc:"Number of the table; 0 is db0." default:"0"`
 }
 
@@ -39,7 +39,7 @@ func awaitSlots() *steps.Kind[awaitSlotsIn, awaitSlotsOut] {
 		Pitfalls: []string{
 			"Pika 3.4 loses the answer to an order now and then where many slots are attached at once on a busy machine, also after a full sync: the slot stays in kWaitReply, its master drops it after 20 s, and neither does anything about it. Waiting with pika.slot-info alone then waits for ever.",
 			"Say force where pika.slotsslaveof had it. Without it a slot whose full sync was forgotten goes on with the data that it had: right for one that is empty where the master's binlog is complete, and for one that has followed this master.",
-			"The copy of a full sync that was forgotten is sent nevertheless. Where that of one slot takes longer than stuck_after, the new order may break it off, and the slot then waits in kWaitDBSync: none: true, wait until the master's rsync has ended, and order it again.",
+			"The copy of a full sync that was forgotten is sent nevertheless. Where that of one slot takes longer than five times stuck_after, the new order may break it off, and the slot then waits in kWaitDBSync: none: true, wait until the master's rsync has ended, and order it again.",
 			"A slot in a full sync is never ordered again, whatever it lasts: that would delete what has come. One whose full sync cannot end (rsync, the secrets) stays in kWaitDBSync until the step's timeout; so give the step one.",
 			"A slot that follows nobody or somebody else, is in kError, or has a binlog that is ahead of its master's, fails the step: an instance that was started again has forgotten whom its slots follow.",
 			"In step is what one look has seen. A replica that was attached too early, or without force to a master whose binlog is not complete, shows it for a moment: pika.slot-info with wait-until and stable after this tells it from one that stays.",

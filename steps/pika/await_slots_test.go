@@ -190,6 +190,24 @@ func TestAttachmentCountsFromTheFirstSight(t *testing.T) {
 	}
 }
 
+// A slot whose full sync may have been forgotten has more time: its answer may be late, and must not meet a second order.
+func TestAttachmentIsPatientBeforeAFullSync(t *testing.T) {
+	a, r := attached(t, fast, "1", func(_, r *server) { r.sim.SetFullSyncOvertaken(once(1)) }, "force")
+	isListed := func() bool { _, is := a.slot(t, 1).Replica(r.addr); return is }
+	eventually(t, "the master lists it", isListed)
+	eventually(t, "the master has dropped it", func() bool { return !isListed() })
+	at, look := watched(t, a, r)
+	at.Force = true
+	for _, c := range []struct {
+		after    time.Duration
+		unfilled schema.Slots
+	}{{0, nil}, {25 * time.Second, nil}, {124 * time.Second, nil}, {125 * time.Second, schema.Slots{1}}} {
+		if seen := look(c.after); !slices.Equal(seen.Unfilled, c.unfilled) || len(seen.Stuck) != 0 {
+			t.Errorf("after %s: %+v", c.after, seen)
+		}
+	}
+}
+
 // A slot that its master lists still, however long it says kWaitReply, is not ordered: that would cost another 20 s.
 func TestAttachmentWaitsForTheMasterToForget(t *testing.T) {
 	a, r := attached(t, really, "1", func(_, r *server) { r.sim.SetReplyOvertaken(once(1)) })
