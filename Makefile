@@ -52,8 +52,8 @@ bench: build ## speed and memory, written to docs/performance.md
 bench-peers: build ## the same 1000 steps with go-task and ansible-core
 	$(GO) run ./internal/bench -runner bin/runner -peers
 
-kill: setup ## the long lane: 200 SIGKILLs at random instants, and the hand-over killed at every step, each resumed
-	KILLS=200 $(GO) test -count 1 -run 'Killed' -timeout 30m -v ./internal/acceptance
+kill: setup ## the long lane: 200 SIGKILLs at random instants of a mixed run and of a scale-out, a switch and a hand-over killed at every request and step
+	KILLS=200 $(GO) test -count 1 -run 'Killed' -timeout 90m -v ./internal/acceptance
 
 lab: ## the shipped runbooks against real Pika and Codis programs, where there are any (docs/lab.md)
 	LAB=1 $(GO) test -count 1 -timeout 90m -v ./internal/lab

@@ -7,5 +7,5 @@
 //
 //	go test ./internal/acceptance                    the short lane
 //	ACCEPTANCE_BINARY=/usr/bin/runner go test …      of a program that was built elsewhere
-//	KILLS=200 go test -run TestKilledAnywhere …      the long one; SEED=… repeats a lane
+//	KILLS=200 go test -run Killed …                  the long ones; SEED=… repeats a lane of TestKilledAnywhere
 package acceptance
