@@ -333,8 +333,13 @@ func (h *hold) rest(ctx context.Context) (judgement, error) {
 	for _, p := range h.proxies {
 		h.late[p.Token()] = true
 	}
-	return h.settleFor(ctx, nil)
+	limited, cancel := context.WithTimeoutCause(ctx, restTime, errors.New("not settled within "+restTime.String()))
+	defer cancel()
+	return h.settleFor(ctx, limited)
 }
+
+// restTime is how long settling what others have left may take: nobody else does it, and clients wait.
+const restTime = 2 * time.Minute
 
 // abort lets the clients go and settles the rest. Until the destination was detached it is not
 // spoken to first: what made the switch fail may be that it hangs.
@@ -355,13 +360,8 @@ func (h *hold) patience(ctx context.Context) (context.Context, context.CancelFun
 	return context.WithTimeoutCause(context.WithoutCancel(ctx), settleTime, errors.New("not settled within "+settleTime.String()))
 }
 
-// settleFor settles within a patience; nil: a new one.
+// settleFor settles within limited, and says what stands in the way where that is too short.
 func (h *hold) settleFor(ctx, limited context.Context) (judgement, error) {
-	if limited == nil {
-		var cancel context.CancelFunc
-		limited, cancel = h.patience(ctx)
-		defer cancel()
-	}
 	j, err := h.settle(limited)
 	if err != nil && steps.Classify(err).Kind != steps.KindDoubt {
 		err = h.stuck(ctx, err)

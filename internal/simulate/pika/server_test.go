@@ -185,6 +185,7 @@ func TestSlotDeletedUnderAnApplyThreadKillsTheServer(t *testing.T) {
 		}
 		w.s["b"].SetApplyDelay(-1, time.Second)
 		w.ok("a", "set", "{t0}k", "v")
+		w.wait("the first write is queued", func() bool { return w.s["b"].Unapplied() == 1 }) // slots are replicated in no order among each other
 		w.ok("a", "set", other, "v")
 		w.wait("both writes are queued", func() bool { return w.s["b"].Unapplied() == 2 })
 		w.ok("b", "pkcluster", "slotsslaveof", "no", "one", "1")
