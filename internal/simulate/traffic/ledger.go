@@ -198,6 +198,13 @@ func (l *Ledger) abandon(client int, r *record, begun time.Time) {
 	l.blocked[client] += l.end(client, r, begun)
 }
 
+// unserved is a client whose read got no answer: without service until its next acknowledgement.
+func (l *Ledger) unserved(client int, begun time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.blocked[client] += l.clock.Now().Sub(begun)
+}
+
 func (l *Ledger) failed(code string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -185,7 +185,7 @@ func (c *client) write(life context.Context) {
 			c.routed = time.Time{}
 		default:
 			l.failed(words(err))
-			l.unknown(c.id, r, op, begun, errors.Is(err, context.DeadlineExceeded) || errors.Is(err, errStopped))
+			l.unknown(c.id, r, op, begun, isUnanswered(err))
 			return
 		}
 		// Also after Stop, until its patience is over: a client whose write is refused is not served.
@@ -199,9 +199,13 @@ func (c *client) write(life context.Context) {
 // readBack reads a key that it owns and compares with what was acknowledged.
 func (c *client) readBack(life context.Context) {
 	r := c.keys[c.rand.IntN(len(c.keys))]
+	begun := c.t.opts.Clock.Now()
 	v, err := c.do(life, r.read()...)
 	if err != nil {
 		c.t.ledger.failed("read: " + words(err))
+		if isUnanswered(err) {
+			c.t.ledger.unserved(c.id, begun)
+		}
 		c.routed = time.Time{}
 		return
 	}
@@ -227,6 +231,11 @@ func words(err error) string {
 func undecided(e resp.ReplyError) bool {
 	return strings.Contains(string(e), "backend conn") || strings.HasPrefix(string(e), "ERR handle response, ") ||
 		slices.Contains([]string{"ERR Connection timed out", "ERR Connection reset by peer", "ERR Broken pipe", "ERR unknown"}, string(e))
+}
+
+// isUnanswered says whether a client waited for an answer in vain.
+func isUnanswered(err error) bool {
+	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, errStopped)
 }
 
 // hangsUp says whether a proxy that answers this closes the connection then, and serves nobody.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -246,6 +247,26 @@ func TestBlockedAtTheEnd(t *testing.T) {
 		}
 		if len(r.Lost) > 0 {
 			t.Errorf("a write that was never acknowledged counts as lost: %v", r.Lost)
+		}
+	})
+}
+
+// TestBlockedReader: a client that waits for what it reads is without service too, whatever the others wait for.
+func TestBlockedReader(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPair(t)
+		p.a.SetIntercept(func(cmd []string) redis.Action {
+			if slices.Contains([]string{"GET", "HGET", "LRANGE", "SMEMBERS"}, cmd[0]) {
+				return redis.Hang()
+			}
+			return redis.Pass()
+		})
+		p.load()
+		time.Sleep(5 * time.Second)
+		p.traffic.Stop()
+		p.a.SetIntercept(nil)
+		if r := p.check(p.a); len(r.Blocked) != 6 {
+			t.Errorf("clients without service: %v, all of them wait for a read", r.Blocked)
 		}
 	})
 }
