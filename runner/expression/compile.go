@@ -10,7 +10,7 @@ import (
 	"github.com/expr-lang/expr/ast"
 )
 
-// A compiler turns the nodes of one source into terms. It gives up at the first error, by a panic with an
+// A compiler turns the nodes of one source into code. It gives up at the first error, by a panic with an
 // *Error that Compile recovers.
 type compiler struct {
 	src    *text
@@ -22,12 +22,14 @@ type compiler struct {
 	predicates map[string]predicate // predicates: the table refers to the compiler
 
 	refs      []*Ref
-	parts     []term
+	parts     []code
 	distances []distance
+
+	types map[ast.Node]*Type // of all nodes; nil: nobody asks
 }
 
-// A term is a node with its type and the closure that evaluates it.
-type term struct {
+// A code is what the compiler makes of a node: its type and the closure that evaluates it.
+type code struct {
 	node  ast.Node
 	typ   *Type
 	run   func(*frame) any
@@ -80,7 +82,7 @@ func (a answer) negate() answer {
 	return refuse
 }
 
-func (c *compiler) answer(a answer, t term) any {
+func (c *compiler) answer(a answer, t code) any {
 	if a == refuse {
 		return fail(c.src.null(t.node))
 	}
@@ -105,11 +107,12 @@ func (c *compiler) program(root ast.Node, want *Type) *Program {
 		Source: string(c.src.runes), Type: typ, Refs: sortRefs(c.refs),
 		src: c.src, root: t, want: want, slots: c.slots,
 		parts: c.parts, distances: c.distances,
+		scope: c.scope, mode: c.mode,
 	}
 }
 
 // wanted compares the type of the whole with the one that is wanted.
-func (c *compiler) wanted(t term, want *Type) {
+func (c *compiler) wanted(t code, want *Type) {
 	if Assignable(t.typ, want) {
 		return
 	}
@@ -163,10 +166,10 @@ func (c *compiler) failAt(from, to int, rule, suggestion, format string, args ..
 }
 
 // value compiles what is not a condition.
-func (c *compiler) value(n ast.Node) term { return c.node(n, operand) }
+func (c *compiler) value(n ast.Node) code { return c.node(n, operand) }
 
 // condition compiles what must be true or false.
-func (c *compiler) condition(n ast.Node, x context, by string) term {
+func (c *compiler) condition(n ast.Node, x context, by string) code {
 	t := c.node(n, x)
 	if !t.typ.is(Bool, Any) {
 		c.fail(n, RuleType, "", "%s needs true or false, but %s is %s", by, c.src.brief(n), t.typ)
@@ -175,7 +178,7 @@ func (c *compiler) condition(n ast.Node, x context, by string) term {
 }
 
 // judge gives a condition its answer to null, unless it is one that has given it already.
-func (c *compiler) judge(t term, x context) term {
+func (c *compiler) judge(t code, x context) code {
 	if t.typ == boolType && operation(t.node) {
 		return t
 	}
@@ -206,8 +209,8 @@ func operation(n ast.Node) bool {
 	return false
 }
 
-// decide records a term that a failed check shows.
-func (c *compiler) decide(t term, x context) {
+// decide records what a failed check shows.
+func (c *compiler) decide(t code, x context) {
 	if x.decides && !literal(t.node) {
 		c.parts = append(c.parts, t)
 	}
@@ -229,7 +232,19 @@ func literal(n ast.Node) bool {
 	return false
 }
 
-func (c *compiler) node(n ast.Node, x context) term {
+func (c *compiler) node(n ast.Node, x context) code {
+	t := c.compile(n, x)
+	c.record(n, t)
+	return t
+}
+
+func (c *compiler) record(n ast.Node, t code) {
+	if c.types != nil {
+		c.types[n] = t.typ
+	}
+}
+
+func (c *compiler) compile(n ast.Node, x context) code {
 	switch n := n.(type) {
 	case *ast.NilNode:
 		return c.constant(n, nullType, nil)
@@ -277,12 +292,12 @@ func (c *compiler) node(n ast.Node, x context) term {
 	panic(fmt.Sprintf("no meaning for %T", n))
 }
 
-func (c *compiler) constant(n ast.Node, typ *Type, v any) term {
-	return term{node: n, typ: typ, fixed: true, run: func(*frame) any { return v }}
+func (c *compiler) constant(n ast.Node, typ *Type, v any) code {
+	return code{node: n, typ: typ, fixed: true, run: func(*frame) any { return v }}
 }
 
 // name is a variable of the scope, or one of let, or the element that a predicate is about.
-func (c *compiler) name(n *ast.IdentifierNode) term {
+func (c *compiler) name(n *ast.IdentifierNode) code {
 	if l, ok := c.local(n.Value); ok {
 		return c.load(n, l)
 	}
@@ -293,7 +308,7 @@ func (c *compiler) name(n *ast.IdentifierNode) term {
 	name, at := n.Value, n.Location()
 	ref := &Ref{Path: []string{name}, Offset: at.From, End: at.To, Offsets: []int{at.From}}
 	c.refs = append(c.refs, ref)
-	return term{node: n, typ: typ, ref: ref, exact: true, run: func(f *frame) any { return f.env[name] }}
+	return code{node: n, typ: typ, ref: ref, exact: true, run: func(f *frame) any { return f.env[name] }}
 }
 
 func (c *compiler) unknownName(n *ast.IdentifierNode) {
@@ -330,11 +345,11 @@ func (c *compiler) local(name string) (local, bool) {
 	return local{}, false
 }
 
-func (c *compiler) load(n ast.Node, l local) term {
-	return term{node: n, typ: l.typ, run: func(f *frame) any { return f.slots[l.slot] }}
+func (c *compiler) load(n ast.Node, l local) code {
+	return code{node: n, typ: l.typ, run: func(f *frame) any { return f.slots[l.slot] }}
 }
 
-func (c *compiler) pointer(n *ast.PointerNode) term {
+func (c *compiler) pointer(n *ast.PointerNode) code {
 	name := "it"
 	if n.Name != "" {
 		name = "#" + n.Name
@@ -355,7 +370,7 @@ func (c *compiler) bind(name string, typ *Type) int {
 
 // member is a field, a key or an element of what stands before it. A lenient one (on the left of a ??)
 // takes null for null all along, like one with ?. everywhere.
-func (c *compiler) member(n ast.Node, lenient bool) term {
+func (c *compiler) member(n ast.Node, lenient bool) code {
 	if chain, ok := n.(*ast.ChainNode); ok {
 		return c.member(chain.Node, lenient)
 	}
@@ -366,7 +381,7 @@ func (c *compiler) member(n ast.Node, lenient bool) term {
 	base := c.member(m.Node, lenient)
 	key := c.value(m.Property)
 	name, literal := m.Property.(*ast.StringNode)
-	t := term{node: m, typ: anyType, fixed: base.fixed && key.fixed, ref: base.ref, soft: base.soft || m.Optional || lenient}
+	t := code{node: m, typ: anyType, fixed: base.fixed && key.fixed, ref: base.ref, soft: base.soft || m.Optional || lenient}
 	switch {
 	case base.typ.Kind == Object && literal:
 		t.typ = base.typ.Fields[name.Value]
@@ -431,6 +446,7 @@ func (c *compiler) member(n ast.Node, lenient bool) term {
 		}
 		return fail(c.src.evalError(m, fmt.Errorf("%s is %s and has no %v", c.src.brief(base.node), kindOf(from), k)))
 	}
+	c.record(m, t)
 	return t
 }
 
@@ -453,12 +469,12 @@ func keyed(t *Type) *Type {
 	return all
 }
 
-func (c *compiler) slice(n *ast.SliceNode) term {
+func (c *compiler) slice(n *ast.SliceNode) code {
 	base := c.value(n.Node)
 	if !base.typ.is(List, String, Any) {
 		c.fail(n.Node, RuleType, "", "%s is %s: only a list or a text can be cut with [a:b]", c.src.brief(n.Node), base.typ)
 	}
-	t := term{node: n, typ: base.typ.notNull(), fixed: base.fixed}
+	t := code{node: n, typ: base.typ.notNull(), fixed: base.fixed}
 	bound := func(n ast.Node) func(*frame, int) int {
 		if n == nil {
 			return nil
@@ -507,8 +523,8 @@ func (c *compiler) slice(n *ast.SliceNode) term {
 	return t
 }
 
-// some is the value of a term that must not be null.
-func (c *compiler) some(t term, f *frame) any {
+// some is a value that must not be null.
+func (c *compiler) some(t code, f *frame) any {
 	v := t.run(f)
 	if v == nil {
 		return fail(c.src.null(t.node))
@@ -516,17 +532,17 @@ func (c *compiler) some(t term, f *frame) any {
 	return v
 }
 
-func (c *compiler) unary(n *ast.UnaryNode, x context) term {
+func (c *compiler) unary(n *ast.UnaryNode, x context) code {
 	if n.Operator == "!" || n.Operator == "not" {
 		t := c.condition(n.Node, x.negate(), backquote(n.Operator))
-		return term{node: n, typ: boolType, fixed: t.fixed, run: func(f *frame) any { return !t.run(f).(bool) }}
+		return code{node: n, typ: boolType, fixed: t.fixed, run: func(f *frame) any { return !t.run(f).(bool) }}
 	}
 	t := c.value(n.Node)
 	if !t.typ.is(Int, Float, Duration, Any) {
 		c.fail(n.Node, RuleType, "", "`%s` needs a number, but %s is %s", n.Operator, c.src.brief(n.Node), t.typ)
 	}
 	negative := n.Operator == "-"
-	return term{node: n, typ: t.typ.notNull(), fixed: t.fixed, run: func(f *frame) any {
+	return code{node: n, typ: t.typ.notNull().anySign(), fixed: t.fixed, run: func(f *frame) any {
 		v := c.some(t, f)
 		if !negative {
 			return v
@@ -539,7 +555,7 @@ func (c *compiler) unary(n *ast.UnaryNode, x context) term {
 	}}
 }
 
-func (c *compiler) binary(n *ast.BinaryNode, x context) term {
+func (c *compiler) binary(n *ast.BinaryNode, x context) code {
 	switch n.Operator {
 	case "&&", "and", "||", "or":
 		return c.logic(n, x)
@@ -560,7 +576,7 @@ func (c *compiler) binary(n *ast.BinaryNode, x context) term {
 		c.pair(n, l, r)
 	}
 	op := n.Operator
-	return term{node: n, typ: typ, fixed: l.fixed && r.fixed, run: func(f *frame) any {
+	return code{node: n, typ: typ, fixed: l.fixed && r.fixed, run: func(f *frame) any {
 		v, err := arithmetic(f, op, c.some(l, f), c.some(r, f))
 		if err != nil {
 			return fail(c.src.evalError(n, err))
@@ -570,7 +586,7 @@ func (c *compiler) binary(n *ast.BinaryNode, x context) term {
 }
 
 // pair gives up because an operator does not take its two operands together.
-func (c *compiler) pair(n *ast.BinaryNode, l, r term) {
+func (c *compiler) pair(n *ast.BinaryNode, l, r code) {
 	hint := ""
 	if l.typ.Kind == Duration && r.typ.number() || l.typ.number() && r.typ.Kind == Duration {
 		hint = `; a length of time is written duration("5s")`
@@ -582,9 +598,9 @@ func (c *compiler) pair(n *ast.BinaryNode, l, r term) {
 		c.src.brief(l.node), l.typ, c.src.brief(r.node), r.typ, hint)
 }
 
-func (c *compiler) logic(n *ast.BinaryNode, x context) term {
+func (c *compiler) logic(n *ast.BinaryNode, x context) code {
 	l, r := c.condition(n.Left, x, backquote(n.Operator)), c.condition(n.Right, x, backquote(n.Operator))
-	t := term{node: n, typ: boolType, fixed: l.fixed && r.fixed}
+	t := code{node: n, typ: boolType, fixed: l.fixed && r.fixed}
 	if n.Operator == "&&" || n.Operator == "and" {
 		t.run = func(f *frame) any { return l.run(f).(bool) && r.run(f).(bool) }
 	} else {
@@ -594,8 +610,8 @@ func (c *compiler) logic(n *ast.BinaryNode, x context) term {
 }
 
 // compare is what the comparisons have in common: their operands, how they are shown, and null.
-func (c *compiler) compare(n *ast.BinaryNode, x context, l, r term, test func(*frame, any, any) (bool, error)) term {
-	t := term{node: n, typ: boolType, fixed: l.fixed && r.fixed, run: func(f *frame) any {
+func (c *compiler) compare(n *ast.BinaryNode, x context, l, r code, test func(*frame, any, any) (bool, error)) code {
+	t := code{node: n, typ: boolType, fixed: l.fixed && r.fixed, run: func(f *frame) any {
 		a, b := l.run(f), r.run(f)
 		if a == nil {
 			return c.answer(x.null, l)
@@ -614,12 +630,12 @@ func (c *compiler) compare(n *ast.BinaryNode, x context, l, r term, test func(*f
 	return t
 }
 
-func (c *compiler) equality(n *ast.BinaryNode, x context) term {
+func (c *compiler) equality(n *ast.BinaryNode, x context) code {
 	l, r := c.value(n.Left), c.value(n.Right)
 	if !alike(l.typ, r.typ) {
 		c.pair(n, l, r)
 	}
-	for _, pair := range [][2]term{{l, r}, {r, l}} {
+	for _, pair := range [][2]code{{l, r}, {r, l}} {
 		if !pair[0].typ.nullable() && !pair[0].missing && pair[1].typ.Kind == Null {
 			c.fail(pair[0].node, RuleType, "", "%s is %s and never null", c.src.brief(pair[0].node), pair[0].typ)
 		}
@@ -628,7 +644,7 @@ func (c *compiler) equality(n *ast.BinaryNode, x context) term {
 	if l.typ.Kind == Null || r.typ.Kind == Null || x.null == refuse && c.mode == Plain {
 		c.decide(l, x)
 		c.decide(r, x)
-		t := term{node: n, typ: boolType, fixed: l.fixed && r.fixed, run: func(f *frame) any {
+		t := code{node: n, typ: boolType, fixed: l.fixed && r.fixed, run: func(f *frame) any {
 			return equal(f, l.run(f), r.run(f)) == want
 		}}
 		c.measure(t, x, l, r)
@@ -639,7 +655,7 @@ func (c *compiler) equality(n *ast.BinaryNode, x context) term {
 	return t
 }
 
-func (c *compiler) order(n *ast.BinaryNode, x context) term {
+func (c *compiler) order(n *ast.BinaryNode, x context) code {
 	l, r := c.value(n.Left), c.value(n.Right)
 	if !orderable(l.typ, r.typ) {
 		c.pair(n, l, r)
@@ -662,7 +678,7 @@ func (c *compiler) order(n *ast.BinaryNode, x context) term {
 }
 
 // measure records a comparison of numbers that decides the result.
-func (c *compiler) measure(t term, x context, l, r term) {
+func (c *compiler) measure(t code, x context, l, r code) {
 	measurable := func(t *Type) bool { return t.is(Int, Float, Duration) }
 	if !x.decides || !(measurable(l.typ) || measurable(r.typ)) || l.typ.Kind == Null || r.typ.Kind == Null {
 		return
@@ -681,7 +697,7 @@ func (c *compiler) measure(t term, x context, l, r term) {
 	c.distances = append(c.distances, d)
 }
 
-func (c *compiler) membership(n *ast.BinaryNode, x context) term {
+func (c *compiler) membership(n *ast.BinaryNode, x context) code {
 	l, r := c.value(n.Left), c.value(n.Right)
 	switch {
 	case r.typ.Kind == List && alike(l.typ, r.typ.elem()):
@@ -696,7 +712,7 @@ func (c *compiler) membership(n *ast.BinaryNode, x context) term {
 	}
 	c.decide(l, x)
 	c.decide(r, x)
-	return term{node: n, typ: boolType, fixed: l.fixed && r.fixed, run: func(f *frame) any {
+	return code{node: n, typ: boolType, fixed: l.fixed && r.fixed, run: func(f *frame) any {
 		v, err := test(f, l.run(f), c.some(r, f)) // null may be an element
 		if err != nil {
 			return fail(c.src.evalError(n, err))
@@ -705,9 +721,9 @@ func (c *compiler) membership(n *ast.BinaryNode, x context) term {
 	}}
 }
 
-func (c *compiler) textTest(n *ast.BinaryNode, x context) term {
+func (c *compiler) textTest(n *ast.BinaryNode, x context) code {
 	l, r := c.value(n.Left), c.value(n.Right)
-	for _, t := range []term{l, r} {
+	for _, t := range []code{l, r} {
 		if !t.typ.is(String, Any) {
 			c.fail(t.node, RuleType, "", "`%s` needs text on both sides, but %s is %s", n.Operator, c.src.brief(t.node), t.typ)
 		}
@@ -744,7 +760,7 @@ func (c *compiler) textTest(n *ast.BinaryNode, x context) term {
 	})
 }
 
-func (c *compiler) coalesce(n *ast.BinaryNode, x context) term {
+func (c *compiler) coalesce(n *ast.BinaryNode, x context) code {
 	l := c.member(n.Left, true)
 	r := c.node(n.Right, x.inner())
 	typ, ok := join(l.typ.notNull(), r.typ)
@@ -757,7 +773,7 @@ func (c *compiler) coalesce(n *ast.BinaryNode, x context) term {
 	if _, isNil := n.Right.(*ast.NilNode); !isNil {
 		guard(l)
 	}
-	return term{node: n, typ: typ, fixed: l.fixed && r.fixed, run: func(f *frame) any {
+	return code{node: n, typ: typ, fixed: l.fixed && r.fixed, run: func(f *frame) any {
 		if v := l.run(f); v != nil {
 			return v
 		}
@@ -767,13 +783,13 @@ func (c *compiler) coalesce(n *ast.BinaryNode, x context) term {
 
 // guard marks what a null may come from on the left of a ??: the right side reckons with it. Of a ?? b ?? 0
 // the refs are a, guarded within, and b.
-func guard(t term) {
+func guard(t code) {
 	if t.ref != nil {
 		t.ref.Guarded = true
 	}
 }
 
-func (c *compiler) conditional(n *ast.ConditionalNode, x context) term {
+func (c *compiler) conditional(n *ast.ConditionalNode, x context) code {
 	cond := c.condition(n.Cond, operand, "the condition")
 	yes, no := c.node(n.Exp1, x.inner()), c.node(n.Exp2, x.inner())
 	typ, ok := join(yes.typ, no.typ)
@@ -781,7 +797,7 @@ func (c *compiler) conditional(n *ast.ConditionalNode, x context) term {
 		c.fail(n.Exp2, RuleType, "", "both results of a condition have one type, but %s is %s and %s is %s",
 			c.src.brief(yes.node), yes.typ, c.src.brief(no.node), no.typ)
 	}
-	return term{node: n, typ: typ, fixed: cond.fixed && yes.fixed && no.fixed, run: func(f *frame) any {
+	return code{node: n, typ: typ, fixed: cond.fixed && yes.fixed && no.fixed, run: func(f *frame) any {
 		if cond.run(f).(bool) {
 			return yes.run(f)
 		}
@@ -789,7 +805,7 @@ func (c *compiler) conditional(n *ast.ConditionalNode, x context) term {
 	}}
 }
 
-func (c *compiler) let(n *ast.VariableDeclaratorNode, x context) term {
+func (c *compiler) let(n *ast.VariableDeclaratorNode, x context) code {
 	_, local := c.local(n.Name)
 	_, global := c.scope.Vars[n.Name]
 	if local || global || n.Name == "it" || c.isFunction(n.Name) {
@@ -799,15 +815,15 @@ func (c *compiler) let(n *ast.VariableDeclaratorNode, x context) term {
 	slot := c.bind(n.Name, value.typ)
 	body := c.node(n.Expr, x.inner())
 	c.locals = c.locals[:len(c.locals)-1]
-	return term{node: n, typ: body.typ, run: func(f *frame) any {
+	return code{node: n, typ: body.typ, run: func(f *frame) any {
 		f.slots[slot] = value.run(f)
 		return body.run(f)
 	}}
 }
 
-func (c *compiler) array(n *ast.ArrayNode) term {
-	elems := make([]term, len(n.Nodes))
-	t := term{node: n, typ: listType, fixed: true}
+func (c *compiler) array(n *ast.ArrayNode) code {
+	elems := make([]code, len(n.Nodes))
+	t := code{node: n, typ: listType, fixed: true}
 	for i := range n.Nodes {
 		elems[i] = c.value(n.Nodes[i])
 		t.fixed = t.fixed && elems[i].fixed
@@ -824,12 +840,12 @@ func (c *compiler) array(n *ast.ArrayNode) term {
 	return t
 }
 
-func (c *compiler) mapping(n *ast.MapNode) term {
-	type pair struct{ key, value term }
+func (c *compiler) mapping(n *ast.MapNode) code {
+	type pair struct{ key, value code }
 	pairs := make([]pair, len(n.Pairs))
 	fields := map[string]*Type{}
 	var elem *Type
-	t := term{node: n, fixed: true}
+	t := code{node: n, fixed: true}
 	for i := range n.Pairs {
 		p := n.Pairs[i].(*ast.PairNode)
 		key, value := c.value(p.Key), c.value(p.Value)

@@ -9,7 +9,9 @@
 //     not yet true, also under a negation.
 //   - Evaluation is pure and bounded in steps and memory: no clock, no randomness, no environment, no order
 //     of a map. expr's machine cannot be stopped, and its budget does not count text.
-//   - A failed check shows its terms with their values, and a stalled wait how far its numbers are apart.
+//   - A failed check shows its parts with their values, and a stalled wait how far its numbers are apart.
+//   - What an expression means has a normal form, the Term, whatever way it is written, and what became of a
+//     condition is proven: Compare says whether the new one is weaker.
 //
 // Where expr gives an expression a meaning at all, it is the meaning here; a test compares the two. Stricter
 // on purpose: division by zero, an overflow, and the mean or largest of an empty list are errors.

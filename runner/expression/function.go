@@ -124,7 +124,7 @@ func (f *function) required() int {
 
 // call compiles a call. Arguments that are all known are evaluated at once: a mistake in duration("5 m") is
 // found before anything runs.
-func (c *compiler) call(n ast.Node, name string, args []ast.Node, x context) term {
+func (c *compiler) call(n ast.Node, name string, args []ast.Node, x context) code {
 	if _, ok := c.predicates[name]; ok {
 		return c.predicate(n, name, args, x)
 	}
@@ -139,12 +139,12 @@ func (c *compiler) call(n ast.Node, name string, args []ast.Node, x context) ter
 	if len(args) < fn.required() || len(args) > 0 && fn.parameter(len(args)-1) == nil {
 		c.failOn(n, RuleType, "", "%s%s: this call has %d arguments", name, fn.signature(), len(args))
 	}
-	t := term{node: n, typ: fn.result, fixed: true}
-	terms, types := make([]term, len(args)), make([]*Type, len(args))
+	t := code{node: n, typ: fn.result, fixed: true}
+	codes, types := make([]code, len(args)), make([]*Type, len(args))
 	for i := range args {
-		terms[i] = c.argument(name, fn, args[i], i)
-		types[i] = terms[i].typ
-		t.fixed = t.fixed && terms[i].fixed
+		codes[i] = c.argument(name, fn, args[i], i)
+		types[i] = codes[i].typ
+		t.fixed = t.fixed && codes[i].fixed
 	}
 	if fn.of != nil {
 		if t.typ = fn.of(types); t.typ == nil {
@@ -152,8 +152,8 @@ func (c *compiler) call(n ast.Node, name string, args []ast.Node, x context) ter
 		}
 	}
 	t.run = func(f *frame) any {
-		values := make([]any, len(terms))
-		for i, arg := range terms {
+		values := make([]any, len(codes))
+		for i, arg := range codes {
 			p := fn.parameter(i)
 			if values[i] = arg.run(f); values[i] == nil && !p.null {
 				return fail(c.src.null(arg.node))
@@ -182,7 +182,7 @@ func (c *compiler) call(n ast.Node, name string, args []ast.Node, x context) ter
 	return c.constant(n, t.typ, v)
 }
 
-func (c *compiler) argument(name string, fn *function, n ast.Node, i int) term {
+func (c *compiler) argument(name string, fn *function, n ast.Node, i int) code {
 	arg, p := c.value(n), fn.parameter(i)
 	fits := func(t *Type) bool { return Assignable(arg.typ.notNull(), t) }
 	if arg.typ.Kind == Null && !p.null || !slices.ContainsFunc(p.types, fits) {
@@ -975,4 +975,23 @@ func numberAt(numbers []int, i int) int {
 		return numbers[i]
 	}
 	return 0
+}
+
+// String is the version as short as it can be written: 3.4.0 is 3.4.
+func (v version) String() string {
+	n := len(v.numbers)
+	for n > 1 && v.numbers[n-1] == 0 {
+		n--
+	}
+	var b strings.Builder
+	for i, number := range v.numbers[:n] {
+		if i > 0 {
+			b.WriteByte('.')
+		}
+		b.WriteString(strconv.Itoa(number))
+	}
+	if v.pre != "" {
+		fmt.Fprintf(&b, "-%s%d", v.pre, v.preN)
+	}
+	return b.String()
 }

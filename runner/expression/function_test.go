@@ -297,6 +297,7 @@ func TestConcurrent(t *testing.T) {
 				if v, err := p.Eval(env); v != 6*i+6 || err != nil {
 					t.Errorf("%v %v, want %d", v, err, 6*i+6)
 				}
+				p.Term(nil)
 			}
 		})
 	}
@@ -418,6 +419,10 @@ func FuzzCompile(f *testing.F) {
 				p.Parts(env)
 				p.Distances(env)
 				p.Constant()
+				term := p.Term(func(path []string) (Term, bool) { return Reference(path), len(path)%2 == 0 })
+				if same := p.Term(nil); Compare(term, same) != Same || term.String() != same.String() || term.Key() != same.Key() {
+					t.Fatalf("%q: %s is not %s", source, term, same)
+				}
 			}
 		}
 	})

@@ -66,15 +66,15 @@ var predicates = map[string]predicate{
 // A loop is one call of a predicate.
 type loop struct {
 	*compiler
-	made    term // of the call; compile sets its type
+	made    code // of the call; compile sets its type
 	name    string
 	args    []ast.Node
-	list    term
+	list    code
 	context context
 }
 
-func (c *compiler) predicate(n ast.Node, name string, args []ast.Node, x context) term {
-	l := &loop{compiler: c, made: term{node: n}, name: name, args: args, context: x}
+func (c *compiler) predicate(n ast.Node, name string, args []ast.Node, x context) code {
+	l := &loop{compiler: c, made: code{node: n}, name: name, args: args, context: x}
 	l.list = c.value(args[0])
 	if !l.list.typ.is(List, Any) {
 		c.fail(args[0], RuleType, "", "%s goes through a list, but %s is %s", name, c.src.brief(args[0]), l.list.typ)
@@ -110,7 +110,7 @@ func (l *loop) failed(err error) any {
 type each func(f *frame, list []any, i int) any
 
 // body compiles the predicate with compile, in which the element and its position have names.
-func (l *loop) body(compile func(ast.Node) term) (term, each) {
+func (l *loop) body(compile func(ast.Node) code) (code, each) {
 	outer := len(l.locals)
 	item, index := l.bind("it", l.of()), l.bind("#index", intType)
 	node := l.args[1].(*ast.PredicateNode).Node
@@ -133,7 +133,7 @@ func search(null func(*loop) context, typ func(list *Type) *Type, run func(f *fr
 		}
 		condition := func(_ *frame, list []any, i int) any { return list[i] }
 		if len(l.args) > 1 {
-			_, condition = l.body(func(n ast.Node) term {
+			_, condition = l.body(func(n ast.Node) code {
 				return l.condition(n, null(l), "the condition of "+l.name)
 			})
 		}
@@ -198,7 +198,7 @@ func mapping(l *loop) func(*frame, []any) any {
 func summing(l *loop) func(*frame, []any) any {
 	of, at, shown, number := l.of(), l.args[0], l.list.typ, func(_ *frame, list []any, i int) any { return list[i] }
 	if len(l.args) > 1 {
-		var body term
+		var body code
 		body, number = l.body(l.value)
 		of, at, shown = body.typ, l.args[1], body.typ
 	}
@@ -309,13 +309,14 @@ func sortedBy(f *frame, list, keys []any, order any) ([]any, error) {
 }
 
 func reducing(l *loop) func(*frame, []any) any {
-	acc, start := l.of(), term{}
+	acc, start := l.of(), code{}
 	if len(l.args) > 2 {
 		start = l.value(l.args[2])
 		acc = start.typ
 	}
+	acc = acc.anySign()
 	var slot int
-	compile := func(acc *Type) (term, each) {
+	compile := func(acc *Type) (code, each) {
 		slot = l.bind("#acc", acc)
 		defer func() { l.locals = l.locals[:len(l.locals)-1] }()
 		return l.body(l.value)

@@ -14,11 +14,14 @@ type Program struct {
 	Refs   []Ref // what it reads of its scope, in source order
 
 	src       *text
-	root      term
+	root      code
 	want      *Type
 	slots     int // for elements of lists and variables
-	parts     []term
+	parts     []code
 	distances []distance
+
+	scope *Scope
+	mode  Mode
 }
 
 // A Ref is a name of the scope that a program reads, with the fields after it, as far as they are literal:
@@ -32,7 +35,7 @@ type Ref struct {
 	Guarded bool
 }
 
-// A Part is a term of a check with its value. The value is an error if the term cannot be evaluated.
+// A Part is what decides a check, with its value. The value is an error if it cannot be evaluated.
 type Part struct {
 	Text  string
 	Value any
@@ -168,7 +171,7 @@ func (p *Program) Eval(env map[string]any) (any, error) {
 	return v, nil
 }
 
-func (p *Program) run(t term, env map[string]any) (v any, err error) {
+func (p *Program) run(t code, env map[string]any) (v any, err error) {
 	f := frame{env: env}
 	if p.slots > 0 {
 		f.slots = make([]any, p.slots)
@@ -183,7 +186,7 @@ func (p *Program) run(t term, env map[string]any) (v any, err error) {
 	return v, nil
 }
 
-// Parts are the terms that decide a check, with their values: the operands of its comparisons and what
+// Parts are what decides a check, with the values: the operands of its comparisons and what
 // stands as a condition by itself, literals left out, each once, in source order. What stands inside a
 // predicate has a value for each element and is not taken apart.
 func (p *Program) Parts(env map[string]any) []Part {
@@ -204,7 +207,7 @@ func (p *Program) Parts(env map[string]any) []Part {
 
 // A distance is a numeric comparison that decides the result.
 type distance struct {
-	whole, left, right term
+	whole, left, right code
 	text               string
 	negated            bool
 }

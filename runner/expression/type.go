@@ -38,7 +38,10 @@ type Type struct {
 	Elem     *Type            // of List and Map; nil if nothing is known, as in []
 	Fields   map[string]*Type // of Object: all there are
 	Nullable bool             // null as well; Any and Null are so anyway
-	Doc      string           // one line for reference pages
+	// NonNegative: a number or duration that is never below zero, by its nature. It is known of outputs,
+	// not wanted of anything.
+	NonNegative bool
+	Doc         string // one line for reference pages
 }
 
 var (
@@ -108,9 +111,19 @@ func (t *Type) notNull() *Type {
 	return &n
 }
 
+// anySign is t without the promise of NonNegative.
+func (t *Type) anySign() *Type {
+	if !t.NonNegative {
+		return t
+	}
+	n := *t
+	n.NonNegative = false
+	return &n
+}
+
 // TypeOf is the type of the values that Value makes of r: structs are objects with the fields that their
 // yaml tags name, pointers may be null, every kind of integer is an int. A struct that marshals itself as
-// text is a string. What has no form in an expression (channels, functions) is Any.
+// text is a string. The tag min:"0" promises that a number or duration is never below zero. What has no form in an expression (channels, functions) is Any.
 func TypeOf(r reflect.Type) *Type { return typeOf(r, map[reflect.Type]*Type{}) }
 
 func typeOf(r reflect.Type, seen map[reflect.Type]*Type) *Type {
@@ -149,7 +162,7 @@ func typeOf(r reflect.Type, seen map[reflect.Type]*Type) *Type {
 		t := &Type{Kind: Object, Fields: map[string]*Type{}}
 		seen[r] = t
 		for _, f := range fieldsOf(r) {
-			t.Fields[f.name] = typeOf(f.typ, seen)
+			t.Fields[f.name] = typeOf(f.typ, seen).atLeast(f.least)
 		}
 		return t
 	}
@@ -160,10 +173,21 @@ func marshalsText(r reflect.Type) bool {
 	return r.Implements(reflect.TypeFor[encoding.TextMarshaler]())
 }
 
+// atLeast is a number or duration that is not below what a tag says, as far as that matters.
+func (t *Type) atLeast(least string) *Type {
+	if !t.is(Int, Float, Duration) || least == "" || strings.HasPrefix(least, "-") {
+		return t
+	}
+	n := *t
+	n.NonNegative = true
+	return &n
+}
+
 type structField struct {
 	name  string
 	index []int
 	typ   reflect.Type
+	least string // the tag min
 }
 
 // fieldsOf are the fields of a struct under the names that YAML gives them.
@@ -189,7 +213,7 @@ func fieldsOf(r reflect.Type) []structField {
 		if name == "" {
 			name = strings.ToLower(f.Name)
 		}
-		fields = append(fields, structField{name, []int{i}, f.Type})
+		fields = append(fields, structField{name, []int{i}, f.Type, f.Tag.Get("min")})
 	}
 	structs.Store(r, fields)
 	return fields
@@ -240,6 +264,14 @@ func Assignable(from, to *Type) bool {
 // join is the one type that holds the values of both, such as those of the two branches of a condition;
 // false if only Any would.
 func join(a, b *Type) (*Type, bool) {
+	t, ok := joined(a, b)
+	if t != nil && t.NonNegative && (a != nil && !a.NonNegative || b != nil && !b.NonNegative) {
+		t = t.anySign()
+	}
+	return t, ok
+}
+
+func joined(a, b *Type) (*Type, bool) {
 	switch {
 	case a == nil || a == b:
 		return b, true
