@@ -124,7 +124,23 @@ func (s *SecretSource) check(d *decoder, keys pairs, head Span) {
 }
 
 func (p *Policy) check(d *decoder, keys pairs, head Span) {
-	d.exactlyOne(keys, head, "a policy", "deny", "warn")
+	forms := []string{"deny", "warn", "enforce", "waive"}
+	d.exactlyOne(keys, head, "a policy", forms...)
+	has := func(key string) bool { return keys.get(key) != nil }
+	if !slices.ContainsFunc(forms, has) {
+		return
+	}
+	only := func(key, reason string, beside ...string) {
+		if has(key) && !slices.ContainsFunc(beside, has) {
+			d.combination(keys, key, "%s %s", key, reason)
+		}
+	}
+	only("message", "is what a person reads where deny or warn holds, and neither is here", "deny", "warn")
+	only("reason", "says why a built-in policy is waived, and there is no waive", "waive")
+	only("waivable", "says that what is enforced may be waived, and there is no enforce", "enforce")
+	if has("waive") && strings.TrimSpace(p.Reason.Value) == "" && !slices.Contains(d.meant, "reason") {
+		d.report(Error, "required", d.span(keys.find("waive").key), "a waiver needs a reason, which the plan shows", "reason: …")
+	}
 }
 
 func (d *decoder) exactlyOne(keys pairs, head Span, what string, names ...string) {

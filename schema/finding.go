@@ -52,10 +52,7 @@ func Render(w io.Writer, findings []Finding, sources func(path string) []byte, c
 	read := map[string]*source{}
 	var b bytes.Buffer
 	for _, f := range findings {
-		shade := "31;1"
-		if f.Severity == Warning {
-			shade = "33;1"
-		}
+		shade := map[Severity]string{Error: "31;1", Warning: "33;1", Note: "36;1"}[f.Severity]
 		fmt.Fprintf(&b, "%s %s %s %s\n", paint("1", f.place()+":"),
 			paint(shade, string(f.Severity)+":"), f.Message, paint("2", "["+f.Rule+"]"))
 		src, ok := read[f.Path]

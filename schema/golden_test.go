@@ -66,6 +66,8 @@ func parseAny(name string, src []byte) (findings []Finding) {
 	switch {
 	case strings.HasPrefix(name, "inventory"):
 		_, findings = ParseInventory(name, src)
+	case strings.HasPrefix(name, "policies"):
+		_, findings = ParsePolicies(name, src)
 	case strings.HasPrefix(name, "inputs"):
 		_, findings = ParseInputs(name, src)
 	default:

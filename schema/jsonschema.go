@@ -9,16 +9,17 @@ import (
 )
 
 // JSONSchema describes runbooks of these kinds of steps and targets to editors:
-// JSON Schema draft-07, which yaml-language-server knows best. It comes from the
-// same declarations as Parse, and the same ones always give the same bytes. Inputs
-// under with are checked by the kind that uses names.
+// JSON Schema draft-07, which yaml-language-server knows best, with the words that it and
+// others take beyond it (markdownDescription, enumDescriptions, patternErrorMessage). It comes
+// from the same declarations as Parse, and the same ones always give the same bytes.
+// Inputs under with are checked by the kind that uses names. It has no title: editors would
+// show it above every text and offer it as a key.
 func JSONSchema(kinds, targets []Kind) []byte {
 	g := generator{definitions: object{}, kinds: kinds, targets: targets}
 	root := g.structure(reflect.TypeFor[Runbook]())
 	root["$schema"] = "http://json-schema.org/draft-07/schema#"
-	root["title"] = "runbook"
 	root["definitions"] = g.definitions
-	b, err := json.MarshalIndent(root, "", "  ")
+	b, err := json.MarshalIndent(root, "", " ")
 	if err != nil {
 		panic(fmt.Sprintf("schema: %v", err)) // maps of texts and numbers always encode
 	}
@@ -26,9 +27,6 @@ func JSONSchema(kinds, targets []Kind) []byte {
 }
 
 type object = map[string]any
-
-// interpolated is a text that is one ${{ … }}.
-const interpolated = `^\$\{\{[\s\S]*\}\}$`
 
 type generator struct {
 	definitions    object
@@ -53,7 +51,8 @@ func (g *generator) typ(t reflect.Type, f *field) object {
 	case reflect.TypeFor[Value]():
 		return object{}
 	case reflect.TypeFor[Undo]():
-		return object{"anyOf": []any{object{"enum": []string{"auto", "none"}}, object{"type": "array", "items": g.reference(reflect.TypeFor[Step]())}}}
+		words := object{"enum": []string{"auto", "none"}, "enumDescriptions": []string{"The kind's own inverse.", "There is nothing to put back, or no way: say why."}}
+		return object{"anyOf": []any{words, object{"type": "array", "items": g.reference(reflect.TypeFor[Step]())}}}
 	case reflect.TypeFor[Confirm]():
 		return object{"anyOf": []any{object{"type": "string"}, object{"const": false}, g.reference(t)}}
 	}
@@ -105,35 +104,52 @@ func (g *generator) structure(t reflect.Type) object {
 	switch t {
 	case reflect.TypeFor[Step]():
 		o["oneOf"] = []any{object{"required": []string{"uses"}}, object{"required": []string{"steps"}}}
-		g.uses(o, properties)
-	case reflect.TypeFor[Guard](), reflect.TypeFor[Probe]():
-		g.uses(o, properties)
-	case reflect.TypeFor[SecretSource](), reflect.TypeFor[Policy]():
-		var one []any
-		for _, name := range p.names {
-			if name != "message" {
-				one = append(one, object{"required": []string{name}})
-			}
-		}
-		o["oneOf"] = one
+		g.uses(o, func(Kind) bool { return true }, true)
+	case reflect.TypeFor[Guard]():
+		g.uses(o, func(k Kind) bool { return k.Effect == "read" && k.Target != "" }, false)
+	case reflect.TypeFor[Probe]():
+		g.uses(o, func(k Kind) bool { return k.Effect == "read" || k.AuthorKnows }, false)
+	case reflect.TypeFor[SecretSource]():
+		o["oneOf"] = eitherKey("env", "file", "command")
+	case reflect.TypeFor[Policy]():
+		o["oneOf"] = eitherKey("deny", "warn", "enforce", "waive")
 	case reflect.TypeFor[Target]():
 		g.target(o, properties)
 	}
 	return o
 }
 
-// uses lists the kinds and binds with to the one named.
-func (g *generator) uses(o, properties object) {
-	if len(g.kinds) == 0 {
-		return
+// eitherKey asks for exactly one of some keys.
+func eitherKey(names ...string) []any {
+	list := make([]any, len(names))
+	for i, name := range names {
+		list[i] = object{"required": []string{name}}
 	}
-	choices := []any{object{"type": "string", "pattern": `\.ya?ml$`, "description": "A runbook used as a step."}}
-	var branches []any
+	return list
+}
+
+// uses lists the kinds that fit, and binds with to the one named. Each kind is among the definitions once.
+func (g *generator) uses(o object, fits func(Kind) bool, runbooks bool) {
+	properties := o["properties"].(object)
+	var choices, branches []any
+	if runbooks {
+		choices = append(choices, object{"type": "string", "pattern": `\.ya?ml$`, "description": "A runbook used as a step.",
+			"patternErrorMessage": "There is no such step kind; a runbook used as a step is a path that ends in .yaml."})
+	}
 	for _, kind := range g.sorted(g.kinds) {
-		choices = append(choices, object{"const": kind.Name, "description": kind.Doc})
-		with := g.inputs(kind.In)
-		then := object{"properties": object{"with": with}}
-		if _, must := with["required"]; must {
+		if !fits(kind) {
+			continue
+		}
+		with := kind.Name + ".with"
+		if _, there := g.definitions[kind.Name]; !there {
+			g.definitions[kind.Name] = hovered(object{"const": kind.Name, "title": kind.Name, "description": kind.Doc}, kind.Hover)
+			inputs := g.inputs(kind.In)
+			inputs["title"] = kind.Name
+			g.definitions[with] = inputs
+		}
+		choices = append(choices, object{"$ref": "#/definitions/" + kind.Name})
+		then := object{"properties": object{"with": object{"$ref": "#/definitions/" + with}}}
+		if _, must := g.definitions[with].(object)["required"]; must {
 			then["required"] = []string{"with"}
 		}
 		branches = append(branches, object{
@@ -141,16 +157,18 @@ func (g *generator) uses(o, properties object) {
 			"then": then,
 		})
 	}
-	properties["uses"] = object{"description": properties["uses"].(object)["description"], "anyOf": choices}
-	o["allOf"] = branches
+	if len(branches) > 0 {
+		properties["uses"] = object{"description": properties["uses"].(object)["description"], "anyOf": choices}
+		o["allOf"] = branches
+	}
 }
 
 // target closes a target over the keys of its kind.
 func (g *generator) target(o, properties object) {
 	delete(o, "additionalProperties")
-	var names, branches []any
+	var choices, branches []any
 	for _, kind := range g.sorted(g.targets) {
-		names = append(names, kind.Name)
+		choices = append(choices, hovered(object{"const": kind.Name, "title": kind.Name, "description": kind.Doc}, kind.Hover))
 		config := g.inputs(kind.In)
 		all := object{}
 		for name, property := range properties {
@@ -159,6 +177,7 @@ func (g *generator) target(o, properties object) {
 		for name, property := range config["properties"].(object) {
 			all[name] = property
 		}
+		all["kind"] = object{}
 		then := object{"properties": all, "additionalProperties": false}
 		if required, ok := config["required"]; ok {
 			then["required"] = required
@@ -168,135 +187,12 @@ func (g *generator) target(o, properties object) {
 			"then": then,
 		})
 	}
-	if len(names) > 0 {
-		properties["kind"] = object{"enum": names, "description": properties["kind"].(object)["description"]}
+	if len(choices) > 0 {
+		properties["kind"] = object{"anyOf": choices, "description": properties["kind"].(object)["description"]}
 		o["allOf"] = branches
 	}
 }
 
 func (g *generator) sorted(kinds []Kind) []Kind {
 	return slices.SortedFunc(slices.Values(kinds), func(a, b Kind) int { return strings.Compare(a.Name, b.Name) })
-}
-
-// inputs describes the In struct of a kind: every leaf may be a ${{ … }} as well.
-func (g *generator) inputs(t reflect.Type) object {
-	if t == nil {
-		return object{"type": "object", "properties": object{}, "additionalProperties": false}
-	}
-	if t.Kind() == reflect.Pointer {
-		t = t.Elem()
-	}
-	return g.plainStruct(t, 0)
-}
-
-// deepest bounds types that hold themselves.
-const deepest = 6
-
-func (g *generator) plainStruct(t reflect.Type, depth int) object {
-	p := planOf(t)
-	properties, required := object{}, []string{}
-	for i := range p.fields {
-		f := &p.fields[i]
-		property := described(g.input(f.typ, f, depth), f)
-		if text, ok := f.tag.Lookup("default"); ok {
-			s := Scalar{Text: text, Tag: resolve(text)}
-			property["default"] = s.Plain()
-		}
-		properties[f.name] = property
-		if f.required {
-			required = append(required, f.name)
-		}
-	}
-	o := object{"type": "object", "properties": properties, "additionalProperties": false}
-	if len(required) > 0 {
-		o["required"] = required
-	}
-	return o
-}
-
-func (g *generator) input(t reflect.Type, f *field, depth int) object {
-	switch {
-	case t.Kind() == reflect.Pointer:
-		return g.input(t.Elem(), f, depth)
-	case t.Kind() == reflect.Interface || depth > deepest:
-		return object{}
-	case t == reflect.TypeFor[Condition]():
-		return object{"anyOf": []any{expression(), object{
-			"type": "object", "additionalProperties": false, "required": []string{"check"},
-			"properties": object{"check": expression(), "message": object{"type": "string"}},
-		}}}
-	case t == secretType:
-		return object{"type": "string"}
-	case t.Kind() == reflect.Struct:
-		return orInterpolated(g.plainStruct(t, depth+1))
-	case t.Kind() == reflect.Slice && t != slotsType:
-		return orInterpolated(object{"type": "array", "items": g.input(t.Elem(), f, depth+1)})
-	case t.Kind() == reflect.Map:
-		return orInterpolated(object{"type": "object", "additionalProperties": g.input(t.Elem(), &field{}, depth+1)})
-	}
-	o := g.scalar(t, f)
-	if t == slotsType {
-		one := o["anyOf"].([]any)[0].(object)
-		o["anyOf"].([]any)[1] = object{"type": "array", "items": orInterpolated(one)}
-	}
-	if o["type"] == "string" && len(o) == 1 {
-		return o
-	}
-	return orInterpolated(o)
-}
-
-// scalar describes a fixed value.
-func (g *generator) scalar(t reflect.Type, f *field) object {
-	switch t {
-	case durationType:
-		return object{"type": "string", "pattern": `^([0-9]+(\.[0-9]+)?(ns|us|µs|ms|s|m|h|d))+$`}
-	case sizeType:
-		return object{"anyOf": []any{object{"type": "integer", "minimum": 0}, object{"type": "string", "pattern": `^[0-9]+ *[kKmMgGtT]?[bB]?$`}}}
-	case slotsType:
-		slot := object{"type": "integer", "minimum": 0, "maximum": maxSlot}
-		return object{"anyOf": []any{slot, object{"type": "array", "items": slot}, object{"type": "string", "pattern": `^ *[0-9]+( *- *[0-9]+)? *(, *[0-9]+( *- *[0-9]+)? *)*$`}}}
-	case addrType:
-		return object{"type": "string", "pattern": `^.+:[0-9]+$`}
-	}
-	var o object
-	switch t.Kind() {
-	case reflect.String:
-		o = object{"type": "string"}
-		if len(f.enum) > 0 {
-			o = object{"enum": f.enum}
-		}
-		if f.pattern != nil {
-			o["pattern"] = f.pattern.String()
-		}
-		return o
-	case reflect.Bool:
-		return object{"type": "boolean"}
-	case reflect.Float32, reflect.Float64:
-		o = object{"type": "number"}
-	default:
-		o = object{"type": "integer"}
-	}
-	for tag, word := range map[string]string{"min": "minimum", "max": "maximum"} {
-		if text := f.tag.Get(tag); text != "" {
-			o[word] = json.Number(text)
-		}
-	}
-	return o
-}
-
-func orInterpolated(o object) object {
-	return object{"anyOf": []any{o, object{"type": "string", "pattern": interpolated}}}
-}
-
-// described adds the doc tag; beside a $ref a description would be ignored.
-func described(o object, f *field) object {
-	doc := f.tag.Get("doc")
-	if doc == "" {
-		return o
-	}
-	if _, ref := o["$ref"]; ref {
-		return object{"description": doc, "allOf": []any{o}}
-	}
-	o["description"] = doc
-	return o
 }

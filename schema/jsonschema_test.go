@@ -162,7 +162,7 @@ func TestJSONSchemaOfExample(t *testing.T) {
 	}
 	var kinds, targets []Kind
 	for _, name := range []string{"pika.check-release", "pika.check-rsync-port", "codis.check-health", "pika.addslots", "pika.slotsslaveof", "pika.slot-info", "codis.switch-slot", "redis.compare", "pika.delslots", "codis.proxy-stats"} {
-		kinds = append(kinds, Kind{Name: name, In: reflect.TypeFor[struct {
+		kinds = append(kinds, Kind{Name: name, Effect: "read", Target: "codis", In: reflect.TypeFor[struct {
 			Slots                                      Slots      `yaml:"slots"`
 			Peer, Source, Destination, Against, Master TargetName // in lower case
 			Method, Mode                               string

@@ -49,6 +49,16 @@ func ParseInventory(path string, src []byte) (*Inventory, []Finding) {
 	return inventory, d.finish()
 }
 
+// ParsePolicies reads a file of policies.
+func ParsePolicies(path string, src []byte) (*PolicyFile, []Finding) {
+	file := &PolicyFile{Path: path, Source: src}
+	d, root := open(path, src)
+	if root != nil {
+		d.mapping(root, reflect.ValueOf(file).Elem(), &field{name: "a policy file"})
+	}
+	return file, d.finish()
+}
+
 // ParseInputs reads a file of inputs: one flat map of names and values.
 func ParseInputs(path string, src []byte) (Map[Value], []Finding) {
 	var inputs Map[Value]

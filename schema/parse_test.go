@@ -30,6 +30,7 @@ func FuzzParse(f *testing.F) {
 			func() []Finding { _, findings := Parse("x.yaml", src); return findings },
 			func() []Finding { _, findings := ParseInventory("x.yaml", src); return findings },
 			func() []Finding { _, findings := ParseInputs("x.yaml", src); return findings },
+			func() []Finding { _, findings := ParsePolicies("x.yaml", src); return findings },
 		} {
 			findings := parse()
 			inside(t, src, findings)

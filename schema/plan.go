@@ -213,6 +213,8 @@ func noun(t reflect.Type) string {
 		return "http defaults"
 	case reflect.TypeFor[Defaults]():
 		return "defaults"
+	case reflect.TypeFor[PolicyFile]():
+		return "a policy file"
 	}
 	var b strings.Builder
 	for i, r := range t.Name() {

@@ -8,8 +8,8 @@ import "time"
 //
 // The yaml tags are the keys, the doc tags the reference text; decoding, JSON
 // Schema and editor help are all derived from them. Tag options: "required",
-// `enum:"a,b"` for words with a closed list, "pattern" for text, "keys" for the
-// names in a map, "min" and "max" for numbers and durations.
+// `enum:"a,b"` for words with a closed list, `means:"…|…"` for what each of them does,
+// "pattern" for text, "keys" for the names in a map, "min" and "max" for numbers and durations.
 type Runbook struct {
 	Path   string `yaml:"-"`
 	Source []byte `yaml:"-"`
@@ -29,7 +29,7 @@ type Runbook struct {
 	Defaults  *Defaults    `yaml:"defaults" doc:"Settings that every step inherits."`
 	Guards    []Guard      `yaml:"guards" doc:"Stop conditions, watched during the whole run."`
 	Policy    []Policy     `yaml:"policy" doc:"Expressions over the plan that deny or warn."`
-	OnFailure Leaf[string] `yaml:"on-failure" enum:"stop,rollback" doc:"What a failed step does to the run: stop where it is, resumable, or roll back."`
+	OnFailure Leaf[string] `yaml:"on-failure" enum:"stop,rollback" means:"Stop where it is; the run can be resumed.|Undo what the run has done, as far as there is a way back." doc:"What a failed step does to the run: stop where it is, resumable, or roll back."`
 
 	Steps   []Step    `yaml:"steps,required" doc:"What is done, in order."`
 	Finally []Step    `yaml:"finally" doc:"Steps that run at the end of every run, whatever happened."`
@@ -46,7 +46,7 @@ type Inventory struct {
 
 // Input declares what may differ from run to run.
 type Input struct {
-	Type        Leaf[string] `yaml:"type,required" enum:"string,int,float,bool,duration,size,addr,slots,list,map,target,secret" doc:"Type of the value."`
+	Type        Leaf[string] `yaml:"type,required" enum:"string,int,float,bool,duration,size,addr,slots,list,map,target,secret" means:"Text.|A whole number.|A number.|true or false.|A time such as 500ms, 30s, 10m or 7d.|Bytes, or text such as 64mb.|An address host:port.|An integer, a list of integers, or text such as 0-3,8.|A list.|A map.|The name of a target, of the kind that kind says.|Given from secrets alone, never journaled." doc:"Type of the value."`
 	Kind        Leaf[string] `yaml:"kind" doc:"For type target: the kind of target wanted."`
 	Description Leaf[string] `yaml:"description" doc:"What the input means, with its unit."`
 	Default     *Value       `yaml:"default" doc:"Value when none is given; absent, the input is required."`
@@ -80,7 +80,7 @@ type Lock struct {
 	Span   Span         `yaml:"-"`
 	Name   Text         `yaml:"name,required" doc:"Name of the thing, such as codis/demo."`
 	Target Leaf[string] `yaml:"target" doc:"ZooKeeper target that holds the lock; without it a file lock in the state directory."`
-	Hold   Leaf[string] `yaml:"hold" enum:"run" doc:"run: keep the claim across pauses and restarts, until the run is over."`
+	Hold   Leaf[string] `yaml:"hold" enum:"run" means:"Keep the claim across pauses and restarts, until the run is over." doc:"run: keep the claim across pauses and restarts, until the run is over."`
 }
 
 // Defaults are inherited by every step of the file that does not say otherwise.
@@ -108,15 +108,27 @@ type Guard struct {
 	Every   Leaf[time.Duration] `yaml:"every" min:"1ms" doc:"Cadence."`
 	Require Expr                `yaml:"require,required" doc:"Expression over the kind's outputs that must hold."`
 	For     Leaf[time.Duration] `yaml:"for" doc:"How long it must be false before it trips."`
-	Then    Leaf[string]        `yaml:"then" enum:"pause,stop,rollback" doc:"What happens when it trips."`
+	Then    Leaf[string]        `yaml:"then" enum:"pause,stop,rollback" means:"Wait for an operator: runner resume goes on.|Fail; the run can be resumed.|Undo what has been done." doc:"What happens when it trips."`
 }
 
-// Policy is asked of the plan.
+// Policy is asked of the plan: an expression of the author's own (deny, warn), or what
+// becomes of a built-in one (enforce, waive). Exactly one of the four.
 type Policy struct {
-	Span    Span  `yaml:"-"`
-	Deny    *Expr `yaml:"deny" doc:"Expression over the plan; true refuses the run."`
-	Warn    *Expr `yaml:"warn" doc:"Expression over the plan; true warns."`
-	Message Text  `yaml:"message" doc:"What a person reads."`
+	Span     Span         `yaml:"-"`
+	Deny     *Expr        `yaml:"deny" doc:"Expression over the plan; true refuses the run."`
+	Warn     *Expr        `yaml:"warn" doc:"Expression over the plan; true warns."`
+	Message  Text         `yaml:"message" doc:"What a person reads where deny or warn holds; the expression."`
+	Enforce  Leaf[string] `yaml:"enforce" enum:"all,destroy-confirmed,destroy-verified,cutover-verified,cutover-bounded,wait-stable,lock-held,way-back" means:"Every built-in policy.|A person says yes before something is destroyed.|Something looks at the world between the last cut-over and what destroys.|Something looks whether what is cut over to is ready.|How long clients may wait at a cut-over is bounded.|The last wait on a lag before a cut-over has stable.|What destroys or moves traffic on a shared system has a lock.|What changes something can be put back, or says why not." doc:"A built-in policy that refuses the run, not only warns; all: every one of them."`
+	Waivable Leaf[bool]   `yaml:"waivable" doc:"In a policy file, beside enforce: a runbook may waive it with a reason."`
+	Waive    Leaf[string] `yaml:"waive" enum:"destroy-confirmed,destroy-verified,cutover-verified,cutover-bounded,wait-stable,lock-held,way-back" means:"A person says yes before something is destroyed.|Something looks at the world between the last cut-over and what destroys.|Something looks whether what is cut over to is ready.|How long clients may wait at a cut-over is bounded.|The last wait on a lag before a cut-over has stable.|What destroys or moves traffic on a shared system has a lock.|What changes something can be put back, or says why not." doc:"A built-in policy that does not apply here."`
+	Reason   Leaf[string] `yaml:"reason" doc:"Why it is waived; shown in the plan."`
+}
+
+// PolicyFile is a file of policies alone, which a team asks of every plan.
+type PolicyFile struct {
+	Path   string   `yaml:"-"`
+	Source []byte   `yaml:"-"`
+	Policy []Policy `yaml:"policy,required" doc:"Expressions over the plan that deny or warn, and built-in policies to enforce or waive."`
 }
 
 // Step is one element of a list of steps: a kind (uses) or a group (steps).
@@ -139,7 +151,7 @@ type Step struct {
 	Batch        *Value             `yaml:"batch" doc:"Sizes of waves, in items or % of the whole list; the last repeats."`
 	PauseBetween Dyn[time.Duration] `yaml:"pause-between" doc:"Pause between waves."`
 	MaxFailures  Dyn[int]           `yaml:"max-failures" min:"0" doc:"How many items may fail before the loop fails; 0."`
-	OnChange     Leaf[string]       `yaml:"on-change" enum:"stop,add" doc:"What to do when the list differs at a resume."`
+	OnChange     Leaf[string]       `yaml:"on-change" enum:"stop,add" means:"Refuse to go on.|Do the new items as well." doc:"What to do when the list differs at a resume."`
 	Repeat       *Repeat            `yaml:"repeat" doc:"Repeat a group until an expression holds."`
 	Parallel     Leaf[bool]         `yaml:"parallel" doc:"Run the children of the group at the same time."`
 
@@ -147,7 +159,7 @@ type Step struct {
 	Target     *Value       `yaml:"target" doc:"Target acted upon: a name, an expression of type target, or an inline map with a literal kind."`
 	Targets    *Value       `yaml:"targets" doc:"Fan out over these targets: a list of names, {group: NAME} or {labels: {…}}."`
 	With       Map[Value]   `yaml:"with" doc:"Inputs of the kind."`
-	Effect     Leaf[string] `yaml:"effect" enum:"read,write,cutover,destroy" doc:"Effect, for kinds that cannot know."`
+	Effect     Leaf[string] `yaml:"effect" enum:"read,write,cutover,destroy" means:"Changes nothing; may be polled, repeated, and run by a dry run.|Changes state; service is unaffected.|Moves live traffic.|Data or an instance is gone afterwards; asks a person." doc:"Effect, for kinds that cannot know."`
 	Idempotent Leaf[bool]   `yaml:"idempotent" doc:"Whether doing it twice equals doing it once, for kinds that cannot know."`
 	Background Leaf[bool]   `yaml:"background" doc:"Keep it running until the run ends or a stop-background step names it."`
 	Ready      *Expr        `yaml:"ready" doc:"For background steps: go on once this holds."`
@@ -164,11 +176,11 @@ type Step struct {
 	AttemptTimeout Dyn[time.Duration] `yaml:"attempt-timeout" doc:"Time limit of one attempt."`
 
 	Undo            *Undo        `yaml:"undo" doc:"auto (the kind's own inverse), none, or a list of steps."`
-	Restore         Leaf[string] `yaml:"restore" enum:"end" doc:"end: a temporary setting, put back when the run is over."`
+	Restore         Leaf[string] `yaml:"restore" enum:"end" means:"Put it back when the run is over." doc:"end: a temporary setting, put back when the run is over."`
 	PointOfNoReturn Leaf[bool]   `yaml:"point-of-no-return" doc:"Once this step has started, nothing before it is rolled back."`
 	Probe           *Probe       `yaml:"probe" doc:"A read that tells whether the effect is there, for kinds that cannot know."`
 	Recheck         Leaf[bool]   `yaml:"recheck" doc:"A read step that runs again at every resume."`
-	OnFailure       Leaf[string] `yaml:"on-failure" enum:"stop,continue,rollback,rollback-item,rollback-run" doc:"What a failure of this step does."`
+	OnFailure       Leaf[string] `yaml:"on-failure" enum:"stop,continue,rollback,rollback-item,rollback-run" means:"Stop where it is; the run can be resumed.|Go on with the next step.|Undo what started inside this step, group or loop.|Undo the item of the loop that failed.|Undo the whole run." doc:"What a failure of this step does."`
 
 	Guards []Guard `yaml:"guards" doc:"Stop conditions while this group runs."`
 	MaxAge *MaxAge `yaml:"max-age" doc:"Deadline of this group, across pauses and restarts."`
@@ -190,8 +202,8 @@ type Confirm struct {
 	Approvals Leaf[int]           `yaml:"approvals" min:"1" doc:"How many different people; with 2 or more the starter's own does not count."`
 	Retype    Text                `yaml:"retype" doc:"Text the person must type."`
 	Timeout   Leaf[time.Duration] `yaml:"timeout" doc:"How long to wait for an answer; no limit."`
-	Each      Leaf[string]        `yaml:"each" enum:"run,batch,item" doc:"On a loop: how often it is asked."`
-	Wait      Leaf[string]        `yaml:"wait" enum:"attached,detached" doc:"attached: the process stays; detached: it leaves with exit 4."`
+	Each      Leaf[string]        `yaml:"each" enum:"run,batch,item" means:"Once.|Before each wave.|Before each item." doc:"On a loop: how often it is asked."`
+	Wait      Leaf[string]        `yaml:"wait" enum:"attached,detached" means:"The process stays, and keeps lock and guards.|The process leaves with exit 4; nobody watches guards meanwhile." doc:"attached: the process stays; detached: it leaves with exit 4."`
 }
 
 // Repeat runs a group again until an expression holds.
@@ -233,7 +245,7 @@ type Undo struct {
 type MaxAge struct {
 	Span Span                `yaml:"-"`
 	Of   Leaf[time.Duration] `yaml:"of,required" doc:"The longest the group may take."`
-	Then Leaf[string]        `yaml:"then" enum:"pause,stop,rollback" doc:"What happens then."`
+	Then Leaf[string]        `yaml:"then" enum:"pause,stop,rollback" means:"Wait for an operator: runner resume goes on.|Fail; the run can be resumed.|Undo what has been done." doc:"What happens then."`
 }
 
 // Window is when a step may start.

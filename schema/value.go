@@ -195,6 +195,7 @@ type Severity string
 const (
 	Error   Severity = "error"
 	Warning Severity = "warning"
+	Note    Severity = "note" // of a comparison, never of lint
 )
 
 // Kind is what the schema needs to know of a step kind to describe and check its inputs.
@@ -203,4 +204,6 @@ type Kind struct {
 	Target            string       // kind of target it acts on; empty: none
 	In, Out           reflect.Type // struct types; yaml tags are the keys, doc tags the reference
 	Example           string       // one step in YAML
+	AuthorKnows       bool         // its effect is what the author says
+	Hover             string       // reference in Markdown, for editors; empty: Doc
 }

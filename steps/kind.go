@@ -47,7 +47,8 @@ func ParseEffect(s string) (Effect, bool) {
 // doc tags are the reference; a yaml tag with the option required makes an input
 // required, a default tag names the value used when none is given. An output whose
 // tag has the option act is known only to the act itself: it is null on a step
-// whose effect was found by Probe.
+// whose effect was found by Probe. One with the option keys counts the keys of the target:
+// a plan shows it as what is at stake.
 //
 // A kind of effect Read has Read alone. Others have Plan, Probe, Apply, and Undo or
 // NoUndo; those of effect Destroy have Check as well. [Kind.Define] holds them to it.
@@ -157,10 +158,16 @@ type Change struct {
 
 // Line is one thing sent, or one thing changed.
 type Line struct {
-	Target  string `json:"target,omitempty"`  // name of the target
-	Command string `json:"command,omitempty"` // as sent
-	From    string `json:"from,omitempty"`    // before …
-	To      string `json:"to,omitempty"`      // … → after
+	Target  string `json:"target,omitempty" doc:"Name of the target; absent: the step's own."`
+	Command string `json:"command,omitempty" doc:"What is sent, as it is sent."`
+	From    string `json:"from,omitempty" doc:"State before, where it is known."`
+	To      string `json:"to,omitempty" doc:"State after."`
+	// Body is what To says of a text, such as a file's, line by line, for whoever reads a plan.
+	// It is given offline alone, and holds nothing secret.
+	Body string `json:"body,omitempty" doc:"Text that goes with the command, such as what a file will hold."`
+	// Keys that are there before, as the server counts them. It moves by itself under live
+	// traffic, so it is shown and never compared; nil: not counted.
+	Keys *int64 `json:"keys,omitempty" doc:"Keys that are there before, where a target was asked."`
 }
 
 // String gives the line as the plan shows it.
@@ -169,8 +176,12 @@ func (l Line) String() string {
 	if l.Target != "" {
 		s = l.Target + ": " + s
 	}
+	from := or(l.From, "?")
+	if l.Keys != nil {
+		from += fmt.Sprintf(" with %d keys", *l.Keys)
+	}
 	if l.From != "" || l.To != "" {
-		s += fmt.Sprintf(" (%s → %s)", or(l.From, "?"), or(l.To, "?"))
+		s += fmt.Sprintf(" (%s → %s)", from, or(l.To, "?"))
 	}
 	return s
 }
@@ -212,6 +223,7 @@ type Definition struct {
 type Output struct {
 	Name string
 	Act  bool // known only to the act itself
+	Keys bool // how many keys the target has
 }
 
 func outputsOf(out reflect.Type) []Output {
@@ -219,7 +231,8 @@ func outputsOf(out reflect.Type) []Output {
 	for i := range out.NumField() {
 		name, options, _ := strings.Cut(out.Field(i).Tag.Get("yaml"), ",")
 		if name != "" && name != "-" {
-			all = append(all, Output{name, slices.Contains(strings.Split(options, ","), "act")})
+			has := strings.Split(options, ",")
+			all = append(all, Output{Name: name, Act: slices.Contains(has, "act"), Keys: slices.Contains(has, "keys")})
 		}
 	}
 	return all

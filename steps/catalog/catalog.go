@@ -37,16 +37,6 @@ func Targets() []*steps.TargetDefinition {
 // Schema is the JSON Schema of a runbook that uses these kinds; the file
 // schema/runbook.schema.json holds it for editors.
 func Schema() []byte {
-	var kinds, targets []schema.Kind
-	for _, k := range Kinds() {
-		described := schema.Kind{Name: k.Name, Doc: k.Doc, Effect: k.Effect.String(), In: k.In, Out: k.Out, Example: k.Example}
-		if len(k.On) > 0 {
-			described.Target = k.On[0]
-		}
-		kinds = append(kinds, described)
-	}
-	for _, t := range Targets() {
-		targets = append(targets, schema.Kind{Name: t.Name, Doc: t.Doc, In: t.Config, Example: t.Example})
-	}
+	kinds, targets := described()
 	return schema.JSONSchema(kinds, targets)
 }

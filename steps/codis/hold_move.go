@@ -25,7 +25,7 @@ const watchEvery = 250 * time.Millisecond
 // phase is one part of the pause.
 type phase struct {
 	Name     string        `yaml:"name" json:"name" doc:"hold, lag, markers, lag again, fence, recheck, detach, assign or verify."`
-	Duration time.Duration `yaml:"duration" json:"duration" doc:"How long it took."`
+	Duration time.Duration `yaml:"duration" json:"duration" doc:"How long it took." min:"0"`
 }
 
 // pauseOver is the cause when the whole pause has used up its time.

@@ -25,7 +25,7 @@ type infoOut struct {
 	Proxies     []proxyOut     `yaml:"proxies" doc:"The registered proxies, by id."`
 	Slots       []slotRangeOut `yaml:"slots" doc:"Which slots belong to which group, by group; group 0 has those that are offline."`
 	Actions     []actionOut    `yaml:"actions" doc:"Slots with a migration queued or under way, by slot. The list alone tells whether one is: the dashboard's own counter is 0 between two rounds."`
-	Interval    *time.Duration `yaml:"interval" doc:"Pause after each round of a migration; null where it is not known."`
+	Interval    *time.Duration `yaml:"interval" doc:"Pause after each round of a migration; null where it is not known." min:"0"`
 	Disabled    *bool          `yaml:"disabled" doc:"Migrations are paused; null where it is not known."`
 	OutOfSync   []int          `yaml:"out_of_sync" doc:"Ids of the groups whose slots were changed without a resync of the group since."`
 }
@@ -34,7 +34,7 @@ type groupOut struct {
 	ID        int         `yaml:"id" doc:"Id of the group."`
 	Master    string      `yaml:"master" doc:"Address of the first server, which is the master by definition; empty in a group without servers."`
 	Servers   []serverOut `yaml:"servers" doc:"The servers, the master first."`
-	Slots     int         `yaml:"slots" doc:"Number of slots that belong to the group."`
+	Slots     int         `yaml:"slots" doc:"Number of slots that belong to the group." min:"0"`
 	Promoting string      `yaml:"promoting" doc:"State of a promotion that has not ended; empty where there is none."`
 	OutOfSync bool        `yaml:"out_of_sync" doc:"Its slots were changed without a resync of the group since."`
 }
@@ -59,7 +59,7 @@ type proxyOut struct {
 type slotRangeOut struct {
 	Group int    `yaml:"group" doc:"Id of the group; 0: offline."`
 	Slots string `yaml:"slots" doc:"The slots, such as 0-511,513."`
-	Count int    `yaml:"count" doc:"How many they are."`
+	Count int    `yaml:"count" doc:"How many they are." min:"0"`
 }
 
 type actionOut struct {

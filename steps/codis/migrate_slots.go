@@ -21,7 +21,7 @@ type migrateSlotsIn struct {
 type migrateSlotsOut struct {
 	Slots     string `yaml:"slots" doc:"The slots, such as 0-511."`
 	Group     int    `yaml:"group" doc:"Group that they belong to, by the dashboard and every proxy."`
-	Remaining int64  `yaml:"remaining" doc:"Keys of these slots that are left on the masters they came from: 0."`
+	Remaining int64  `yaml:"remaining" doc:"Keys of these slots that are left on the masters they came from: 0." min:"0"`
 }
 
 // migrationBefore is what moving back needs.

@@ -15,12 +15,12 @@ type proxyStatsIn struct {
 }
 
 type proxyStatsOut struct {
-	Ops             int64           `yaml:"ops" doc:"Requests since each proxy's start or its last reset, all together."`
-	Errors          int64           `yaml:"errors" doc:"Those answered with an error: the proxies' own and the servers'."`
-	Fails           int64           `yaml:"fails" doc:"Those answered with an error of the proxy's own: no backend, a broken connection."`
-	OpsPerSecond    *float64        `yaml:"ops_per_second" doc:"Requests a second over the window; null where a proxy was restarted or reset meanwhile."`
-	ErrorsPerSecond *float64        `yaml:"errors_per_second" doc:"Errors a second over the window; null where a proxy was restarted or reset meanwhile."`
-	Sessions        int64           `yaml:"sessions" doc:"Connections of clients at the second look."`
+	Ops             int64           `yaml:"ops" doc:"Requests since each proxy's start or its last reset, all together." min:"0"`
+	Errors          int64           `yaml:"errors" doc:"Those answered with an error: the proxies' own and the servers'." min:"0"`
+	Fails           int64           `yaml:"fails" doc:"Those answered with an error of the proxy's own: no backend, a broken connection." min:"0"`
+	OpsPerSecond    *float64        `yaml:"ops_per_second" doc:"Requests a second over the window; null where a proxy was restarted or reset meanwhile." min:"0"`
+	ErrorsPerSecond *float64        `yaml:"errors_per_second" doc:"Errors a second over the window; null where a proxy was restarted or reset meanwhile." min:"0"`
+	Sessions        int64           `yaml:"sessions" doc:"Connections of clients at the second look." min:"0"`
 	PerProxy        []perProxyStats `yaml:"per_proxy" doc:"The same for each proxy, by id."`
 }
 
@@ -28,12 +28,12 @@ type perProxyStats struct {
 	AdminAddr       string   `yaml:"admin_addr" doc:"Address for the dashboard."`
 	ProxyAddr       string   `yaml:"proxy_addr" doc:"Address for clients."`
 	Online          bool     `yaml:"online" doc:"It serves clients."`
-	Ops             int64    `yaml:"ops" doc:"Requests since its start or its last reset."`
-	Errors          int64    `yaml:"errors" doc:"Those answered with an error, its own or a server's."`
-	Fails           int64    `yaml:"fails" doc:"Those answered with an error of its own."`
-	OpsPerSecond    *float64 `yaml:"ops_per_second" doc:"Requests a second; null where it was restarted or reset in between."`
-	ErrorsPerSecond *float64 `yaml:"errors_per_second" doc:"Errors a second; null where it was restarted or reset in between."`
-	Sessions        int64    `yaml:"sessions" doc:"Connections of clients."`
+	Ops             int64    `yaml:"ops" doc:"Requests since its start or its last reset." min:"0"`
+	Errors          int64    `yaml:"errors" doc:"Those answered with an error, its own or a server's." min:"0"`
+	Fails           int64    `yaml:"fails" doc:"Those answered with an error of its own." min:"0"`
+	OpsPerSecond    *float64 `yaml:"ops_per_second" doc:"Requests a second; null where it was restarted or reset in between." min:"0"`
+	ErrorsPerSecond *float64 `yaml:"errors_per_second" doc:"Errors a second; null where it was restarted or reset in between." min:"0"`
+	Sessions        int64    `yaml:"sessions" doc:"Connections of clients." min:"0"`
 }
 
 func proxyStats() *steps.Kind[proxyStatsIn, proxyStatsOut] {

@@ -12,7 +12,7 @@ type setIntervalIn struct {
 }
 
 type setIntervalOut struct {
-	Interval time.Duration `yaml:"interval" doc:"Pause after each round, as the dashboard has it now."`
+	Interval time.Duration `yaml:"interval" doc:"Pause after each round, as the dashboard has it now." min:"0"`
 }
 
 // memoryBefore is what putting a setting back needs that lives in the dashboard's memory alone: its value,

@@ -18,7 +18,7 @@ type slotInfoOut struct {
 	Groups  []int     `yaml:"groups" doc:"Ids of the groups that the slots belong to, ascending; 0 for offline ones."`
 	Idle    bool      `yaml:"idle" doc:"None of the slots has an action."`
 	Agree   bool      `yaml:"agree" doc:"Every registered proxy has answered and serves every one of the slots as the dashboard would have it: same backend, same source, same lock."`
-	Locked  int       `yaml:"locked" doc:"How many of the slots are held on some proxy: their clients wait."`
+	Locked  int       `yaml:"locked" doc:"How many of the slots are held on some proxy: their clients wait." min:"0"`
 	Differs []string  `yaml:"differs" doc:"What does not agree, one line a proxy; empty where all do."`
 }
 

@@ -25,7 +25,7 @@ type switchIn struct {
 }
 
 type switchOut struct {
-	Pause  *time.Duration `yaml:"pause,act" doc:"From the first hold until the last route was changed: no client has waited longer, where no process stood still."`
+	Pause  *time.Duration `yaml:"pause,act" doc:"From the first hold until the last route was changed: no client has waited longer, where no process stood still." min:"0"`
 	Phases []phase        `yaml:"phases,act" doc:"The parts of the pause, in order, and the look at the routes after it."`
 	Slots  schema.Slots   `yaml:"slots" doc:"The slots that the group serves now."`
 	Group  int            `yaml:"group" doc:"The group."`

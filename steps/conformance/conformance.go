@@ -225,6 +225,7 @@ func (s *step) give(what string, values ...any) {
 				s.t.Errorf("%s cannot be journaled: %v", what, err)
 			}
 			text = string(b) + fmt.Sprintf("%+v", v)
+			bounded(s.t, what, reflect.ValueOf(v))
 		}
 		for _, secret := range s.world.Secrets {
 			if strings.Contains(text, secret) {
@@ -232,6 +233,41 @@ func (s *step) give(what string, values ...any) {
 			}
 		}
 	}
+}
+
+// bounded: what a tag says is never below zero is not, since conditions are compared by that.
+func bounded(t *testing.T, what string, v reflect.Value) {
+	t.Helper()
+	switch v.Kind() {
+	case reflect.Pointer, reflect.Interface:
+		if !v.IsNil() {
+			bounded(t, what, v.Elem())
+		}
+	case reflect.Slice:
+		for i := range v.Len() {
+			bounded(t, what, v.Index(i))
+		}
+	case reflect.Struct:
+		for f := range fields(v.Type()) {
+			field := v.FieldByIndex(f.Index)
+			if f.Tag.Get("min") == "0" && negative(field) {
+				t.Errorf("%s has %s below zero", what, f.Name)
+			}
+			bounded(t, what, field)
+		}
+	}
+}
+
+func negative(v reflect.Value) bool {
+	switch {
+	case v.Kind() == reflect.Pointer:
+		return !v.IsNil() && negative(v.Elem())
+	case v.CanInt():
+		return v.Int() < 0
+	case v.CanFloat():
+		return v.Float() < 0
+	}
+	return false
 }
 
 func (s *step) plan(ctx context.Context) (steps.Change, error) {

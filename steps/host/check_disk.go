@@ -14,8 +14,8 @@ type checkDiskIn struct {
 }
 
 type checkDiskOut struct {
-	Free       schema.Size `yaml:"free" doc:"Bytes that this user may still fill."`
-	Total      schema.Size `yaml:"total" doc:"Bytes of the file system."`
+	Free       schema.Size `yaml:"free" doc:"Bytes that this user may still fill." min:"0"`
+	Total      schema.Size `yaml:"total" doc:"Bytes of the file system." min:"0"`
 	Rotational *bool       `yaml:"rotational" doc:"Whether the disk spins; null where the kernel does not tell (overlay, network)."`
 }
 

@@ -23,7 +23,7 @@ type awaitSlotsIn struct {
 
 type awaitSlotsOut struct {
 	Connected bool         `yaml:"connected" doc:"true: every slot is kConnected, and its master lists it as SlaveBinlogSync. Otherwise the step waits, up to its timeout."`
-	Lag       *int64       `yaml:"lag" doc:"Bytes that the follower had not acknowledged, as its master counts; the largest of the slots, at the last look."`
+	Lag       *int64       `yaml:"lag" doc:"Bytes that the follower had not acknowledged, as its master counts; the largest of the slots, at the last look." min:"0"`
 	Mended    schema.Slots `yaml:"mended,act" doc:"Slots that were ordered again."`
 }
 

@@ -17,7 +17,7 @@ type checkAppliedIn struct {
 
 type checkAppliedOut struct {
 	Applied bool `yaml:"applied" doc:"true: the replica has received and applied all that the slots had when the step began. Otherwise the step waits, up to its timeout."`
-	Threads int  `yaml:"threads" doc:"How many threads of the replica were looked through."`
+	Threads int  `yaml:"threads" doc:"How many threads of the replica were looked through." min:"0"`
 }
 
 // checkApplied is for a cut-over whose writers are held by something else than Codis: codis.switch-slot does this itself.

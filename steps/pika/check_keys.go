@@ -16,14 +16,14 @@ type checkKeysIn struct {
 }
 
 type checkKeysOut struct {
-	Keys     int64        `yaml:"keys" doc:"Keys that were looked at."`
+	Keys     int64        `yaml:"keys" doc:"Keys that were looked at." min:"0"`
 	Complete bool         `yaml:"complete" doc:"They are all. Otherwise what was not found may be there: Pika gives its keys type by type."`
 	Problems []keyProblem `yaml:"problems" doc:"What would happen to some of them, in the order of pika.check-release; empty when all would arrive as they are."`
 }
 
 type keyProblem struct {
 	Name     string   `yaml:"name" doc:"lists-reversed, empty-strings-stay, tags-ignored, keys-lower-cased or scores-rounded, as pika.check-release has it."`
-	Keys     int64    `yaml:"keys" doc:"How many keys it is about."`
+	Keys     int64    `yaml:"keys" doc:"How many keys it is about." min:"0"`
 	Examples []string `yaml:"examples" doc:"Some of them, five at most."`
 	Message  string   `yaml:"message" doc:"What happens to them."`
 	Fix      string   `yaml:"fix" doc:"What to do about it."`

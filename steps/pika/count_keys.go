@@ -15,12 +15,12 @@ type countKeysIn struct {
 }
 
 type countKeysOut struct {
-	Strings int64  `yaml:"strings" doc:"Keys that hold a string."`
-	Hashes  int64  `yaml:"hashes" doc:"Keys that hold a hash."`
-	Lists   int64  `yaml:"lists" doc:"Keys that hold a list."`
-	Zsets   int64  `yaml:"zsets" doc:"Keys that hold a sorted set."`
-	Sets    int64  `yaml:"sets" doc:"Keys that hold a set, without the sets in which releases 2.2 to 2.3 index their slots (slotmigrate)."`
-	Total   int64  `yaml:"total" doc:"Keys of all types."`
+	Strings int64  `yaml:"strings" doc:"Keys that hold a string." min:"0"`
+	Hashes  int64  `yaml:"hashes" doc:"Keys that hold a hash." min:"0"`
+	Lists   int64  `yaml:"lists" doc:"Keys that hold a list." min:"0"`
+	Zsets   int64  `yaml:"zsets" doc:"Keys that hold a sorted set." min:"0"`
+	Sets    int64  `yaml:"sets" doc:"Keys that hold a set, without the sets in which releases 2.2 to 2.3 index their slots (slotmigrate)." min:"0"`
+	Total   int64  `yaml:"total,keys" doc:"Keys of all types." min:"0"`
 	At      string `yaml:"at" doc:"When the count began, by the server's clock and in its zone."`
 }
 

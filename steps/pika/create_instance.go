@@ -314,9 +314,13 @@ func planCreate(ctx context.Context, v *steps.View, in createIn) (steps.Change, 
 		shown[0] = "port : the target's"
 	}
 	where := string(in.Host)
+	write := steps.Line{Target: where, Command: "write " + in.file(confFile), To: strings.Join(shown, "; ")}
+	if v == nil {
+		write.Body = strings.Join(shown, "\n")
+	}
 	return steps.Change{Lines: []steps.Line{
 		{Target: where, Command: "mkdir -p " + path.Clean(in.Dir)},
-		{Target: where, Command: "write " + in.file(confFile), To: strings.Join(shown, "; ")},
+		write,
 		{Target: where, Command: redis.Line(in.argv())},
 	}}, nil
 }

@@ -20,14 +20,14 @@ type infoOut struct {
 	MasterAddr    string         `yaml:"master_addr" doc:"IP:port of the master followed; empty: nobody."`
 	MasterLink    string         `yaml:"master_link" doc:"up or down; empty where it follows nobody."`
 	DoubleMaster  *DoubleMaster  `yaml:"double_master" doc:"The peer of a 2.3 server that is configured as a double master; null where there is none."`
-	Connected     int64          `yaml:"connected_replicas" doc:"Number of replicas. In mode sharding only those count that follow all slots."`
+	Connected     int64          `yaml:"connected_replicas" doc:"Number of replicas. In mode sharding only those count that follow all slots." min:"0"`
 	Replicas      []InfoReplica  `yaml:"replicas" doc:"The replicas as their master shows them."`
 	ReadOnly      *bool          `yaml:"read_only" doc:"The server refuses writes (slave_read_only); null where it does not show it."`
 	BinlogOffset  string         `yaml:"binlog_offset" doc:"End of the binlog: number of the file and offset in it; empty in mode sharding, where every slot has its own."`
 	IsScanning    bool           `yaml:"is_scanning" doc:"The server counts its keys (pika.count-keys)."`
 	IsSaving      bool           `yaml:"is_saving" doc:"A bgsave is under way, for a full sync or a backup."`
-	DBSize        int64          `yaml:"db_size" doc:"Data on disk, bytes; compressed, so not to be compared with another instance's."`
-	LogSize       int64          `yaml:"log_size" doc:"Binlog on disk, bytes."`
+	DBSize        int64          `yaml:"db_size" doc:"Data on disk, bytes; compressed, so not to be compared with another instance's." min:"0"`
+	LogSize       int64          `yaml:"log_size" doc:"Binlog on disk, bytes." min:"0"`
 	PID           int64          `yaml:"pid" doc:"Number of its process, on its machine."`
 	ServerID      int64          `yaml:"server_id" doc:"Its server-id, which double masters know each other by."`
 	Fields        map[string]any `yaml:"fields" doc:"Every field of INFO by its name: a number or a text, or a map of these where the server writes name=value,name=value."`

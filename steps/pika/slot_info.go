@@ -26,7 +26,7 @@ type slotInfoOut struct {
 	BinlogOffset string        `yaml:"binlog_offset" doc:"End of the target's own binlog: number of the file and offset in it, such as 0 163593. mixed where the slots differ."`
 	MasterOffset string        `yaml:"master_offset" doc:"The same at the master; empty where it was not asked."`
 	ReplicaState string        `yaml:"replica_state" doc:"The follower in its master's words: SlaveNotSync, SlaveDbSync, SlaveBinlogSync; empty: the master does not list it. mixed where the slots differ."`
-	Lag          *int64        `yaml:"lag" doc:"Bytes of the binlog that the follower has not acknowledged, as its master counts; the largest of the slots. null where the master shows none for any of them: it lists the follower not, or not as SlaveBinlogSync, or could not be asked."`
+	Lag          *int64        `yaml:"lag" doc:"Bytes of the binlog that the follower has not acknowledged, as its master counts; the largest of the slots. null where the master shows none for any of them: it lists the follower not, or not as SlaveBinlogSync, or could not be asked." min:"0"`
 	Replicas     []slotReplica `yaml:"replicas" doc:"Those that follow the target in every one of the slots, with their worst state and largest lag."`
 	InSync       bool          `yaml:"in_sync" doc:"In all slots: kConnected, listed by the master as SlaveBinlogSync, lag 0, and equal offsets. Under load that is so by luck alone, and it says that all was received, not that all was applied."`
 	Problem      string        `yaml:"problem" doc:"What is wrong, for people: a side that could not be asked, a slot that is connected and not listed; empty where nothing is."`
@@ -44,7 +44,7 @@ type slotItem struct {
 	BinlogOffset string        `yaml:"binlog_offset" doc:"End of the target's own binlog."`
 	MasterOffset string        `yaml:"master_offset" doc:"End of the master's binlog; empty where it was not asked."`
 	ReplicaState string        `yaml:"replica_state" doc:"The follower in its master's words; empty: not listed."`
-	Lag          *int64        `yaml:"lag" doc:"Bytes not acknowledged; null where the master shows none."`
+	Lag          *int64        `yaml:"lag" doc:"Bytes not acknowledged; null where the master shows none." min:"0"`
 	Replicas     []slotReplica `yaml:"replicas" doc:"Those that follow the target."`
 	InSync       bool          `yaml:"in_sync" doc:"Connected, listed, lag 0, equal offsets."`
 	Problem      string        `yaml:"problem" doc:"What is wrong, for people."`
@@ -53,7 +53,7 @@ type slotItem struct {
 type slotReplica struct {
 	Addr  string `yaml:"addr" doc:"IP:port."`
 	State string `yaml:"state" doc:"SlaveNotSync, SlaveDbSync or SlaveBinlogSync."`
-	Lag   *int64 `yaml:"lag" doc:"Bytes not acknowledged; null where none is shown."`
+	Lag   *int64 `yaml:"lag" doc:"Bytes not acknowledged; null where none is shown." min:"0"`
 }
 
 func slotInfo() *steps.Kind[slotInfoIn, slotInfoOut] {

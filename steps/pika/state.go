@@ -39,7 +39,7 @@ type Info struct {
 type InfoReplica struct {
 	Addr  string `yaml:"addr" doc:"Address of the replica, IP:port."`
 	State string `yaml:"state" doc:"online or offline, in the word of releases up to 3.0; empty where the server shows none."`
-	Lag   *int64 `yaml:"lag" doc:"Bytes of the binlog that it has not got; null where the server shows none, as it does of a replica that is not syncing. Releases up to 3.0 count what was not sent yet, later ones what was not acknowledged."`
+	Lag   *int64 `yaml:"lag" doc:"Bytes of the binlog that it has not got; null where the server shows none, as it does of a replica that is not syncing. Releases up to 3.0 count what was not sent yet, later ones what was not acknowledged." min:"0"`
 }
 
 // DoubleMaster is how a 2.3 server stands with its peer.

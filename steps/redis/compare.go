@@ -26,15 +26,15 @@ type compareIn struct {
 }
 
 type compareOut struct {
-	Compared   int64     `yaml:"compared" doc:"Keys of the step's own target that were compared."`
-	Missing    int64     `yaml:"missing" doc:"Of these, keys that the other side lacks."`
-	Extra      int64     `yaml:"extra" doc:"Keys of the other side that the own target lacks: of all in mode full, of the sample taken there in mode sample."`
-	Values     int64     `yaml:"value_mismatches" doc:"Keys of one type with different values."`
-	Types      int64     `yaml:"type_mismatches" doc:"Keys of different types."`
-	TTLs       int64     `yaml:"ttl_mismatches" doc:"Keys whose times to live differ by more than ttl_tolerance, or that expire on one side only."`
-	KeysSource *int64    `yaml:"keys_source" doc:"Keys in the step's own target: those that were scanned in mode full with match or slots, otherwise all of its database (DBSIZE); null where the server does not say."`
-	KeysOther  *int64    `yaml:"keys_other" doc:"The same of the other side."`
-	Ratio      *float64  `yaml:"ratio" doc:"Share of the compared keys that are the same on both sides, 0 to 1; null when none was compared."`
+	Compared   int64     `yaml:"compared" doc:"Keys of the step's own target that were compared." min:"0"`
+	Missing    int64     `yaml:"missing" doc:"Of these, keys that the other side lacks." min:"0"`
+	Extra      int64     `yaml:"extra" doc:"Keys of the other side that the own target lacks: of all in mode full, of the sample taken there in mode sample." min:"0"`
+	Values     int64     `yaml:"value_mismatches" doc:"Keys of one type with different values." min:"0"`
+	Types      int64     `yaml:"type_mismatches" doc:"Keys of different types." min:"0"`
+	TTLs       int64     `yaml:"ttl_mismatches" doc:"Keys whose times to live differ by more than ttl_tolerance, or that expire on one side only." min:"0"`
+	KeysSource *int64    `yaml:"keys_source" doc:"Keys in the step's own target: those that were scanned in mode full with match or slots, otherwise all of its database (DBSIZE); null where the server does not say." min:"0"`
+	KeysOther  *int64    `yaml:"keys_other" doc:"The same of the other side." min:"0"`
+	Ratio      *float64  `yaml:"ratio" doc:"Share of the compared keys that are the same on both sides, 0 to 1; null when none was compared." min:"0"`
 	Examples   []example `yaml:"examples" doc:"The first 20 differences."`
 }
 

@@ -301,9 +301,13 @@ func planCreate(ctx context.Context, v *steps.View, in createIn) (steps.Change, 
 		return steps.Change{}, err
 	}
 	file := path.Join(path.Clean(in.Dir), confFile)
+	write := steps.Line{Target: where, Command: "write " + quote(file), To: strings.Join(lines, "; ")}
+	if v == nil {
+		write.Body = strings.Join(lines, "\n")
+	}
 	change := steps.Change{Lines: []steps.Line{
 		{Target: where, Command: "mkdir -p " + quote(path.Clean(in.Dir))},
-		{Target: where, Command: "write " + quote(file), To: strings.Join(lines, "; ")},
+		write,
 		{Target: where, Command: Line([]string{in.Binary, file})},
 	}}
 	return change, nil

@@ -14,14 +14,14 @@ type infoIn struct {
 type infoOut struct {
 	Role       string         `yaml:"role" doc:"master or slave, in the server's word; sentinel."`
 	Version    string         `yaml:"version" doc:"Version of the server; compatible servers show the Redis version they stand for, a Pika its own."`
-	Connected  int64          `yaml:"connected_replicas" doc:"Number of replicas connected, those in a full sync included."`
+	Connected  int64          `yaml:"connected_replicas" doc:"Number of replicas connected, those in a full sync included." min:"0"`
 	MasterAddr string         `yaml:"master_addr" doc:"host:port of the master that a replica follows, as the replica was told; empty on a master."`
 	MasterLink string         `yaml:"master_link" doc:"up or down; empty on a master."`
 	Syncing    bool           `yaml:"syncing" doc:"A full sync from the master is under way."`
-	Lag        *int64         `yaml:"lag" doc:"Bytes of the replication stream that are missing; null where that is not known. On a replica: what its master had written when it was asked and the replica, asked after it and again for up to 25 ms, has not processed; null when the link is down, a full sync is under way, the master does not answer with this target's credentials, or both do not share one history. On a master: the largest lag of its replicas; null when it has none or one is not online."`
-	Offset     *int64         `yaml:"offset" doc:"Offset in the replication stream, bytes: written by a master, processed by a replica; null where the server shows none."`
-	UsedMemory int64          `yaml:"used_memory" doc:"Memory in use for data and buffers, bytes."`
-	Keys       int64          `yaml:"keys" doc:"Keys in all databases; expired ones that were not removed yet count. Of a Pika: what its last count has found (pika.count-keys counts)."`
+	Lag        *int64         `yaml:"lag" doc:"Bytes of the replication stream that are missing; null where that is not known. On a replica: what its master had written when it was asked and the replica, asked after it and again for up to 25 ms, has not processed; null when the link is down, a full sync is under way, the master does not answer with this target's credentials, or both do not share one history. On a master: the largest lag of its replicas; null when it has none or one is not online." min:"0"`
+	Offset     *int64         `yaml:"offset" doc:"Offset in the replication stream, bytes: written by a master, processed by a replica; null where the server shows none." min:"0"`
+	UsedMemory int64          `yaml:"used_memory" doc:"Memory in use for data and buffers, bytes." min:"0"`
+	Keys       int64          `yaml:"keys,keys" doc:"Keys in all databases; expired ones that were not removed yet count. Of a Pika: what its last count has found (pika.count-keys counts)." min:"0"`
 	Fields     map[string]any `yaml:"fields" doc:"Every field of INFO by its name: a number or a text, or a map of these where the server writes name=value,name=value (db0, slave0, cmdstat_get)."`
 	Replicas   []Replica      `yaml:"replicas" doc:"The replicas as their master sees them."`
 	RunID      string         `yaml:"run_id" doc:"Id of the server's process; another one after every restart."`

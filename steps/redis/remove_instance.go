@@ -56,7 +56,7 @@ func removeInstance() *steps.Kind[removeIn, removeOut] {
 				i, err := c.Info(ctx)
 				switch {
 				case err == nil:
-					stop.From, stop.To = describe(i), "gone"
+					stop.From, stop.To, stop.Keys = describe(i), "gone", i.atStake()
 				case nobodyThere(err):
 					stop.From, stop.To = "stopped", "gone"
 				default:

@@ -258,7 +258,7 @@ func planReplicaOf(ctx context.Context, v *steps.View, in replicaOfIn) (steps.Ch
 	if err != nil {
 		return steps.Change{}, err
 	}
-	line := steps.Line{Target: own(v), Command: Line(w.command()), From: describe(i), To: in.words()}
+	line := steps.Line{Target: own(v), Command: Line(w.command()), From: describe(i), To: in.words(), Keys: i.atStake()}
 	return steps.Change{Lines: []steps.Line{line}, Before: following{Master: i.Master}}, nil
 }
 
@@ -273,7 +273,16 @@ func describe(i Info) string {
 	if i.Master != "" {
 		return "replica of " + i.Master
 	}
-	return fmt.Sprintf("%s with %d keys", i.Role, i.Keys)
+	return i.Role
+}
+
+// atStake are the keys of a server that holds them by itself; a replica's are its master's.
+func (i Info) atStake() *int64 {
+	if i.Master != "" {
+		return nil
+	}
+	keys := i.Keys
+	return &keys
 }
 
 func probeReplicaOf(ctx context.Context, v steps.View, in replicaOfIn) (steps.State, replicaOfOut, error) {

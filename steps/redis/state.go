@@ -41,7 +41,7 @@ type Replica struct {
 	Addr   string `yaml:"addr" doc:"Address the replica announces, host:port."`
 	State  string `yaml:"state" doc:"wait_bgsave, send_bulk (a full sync is under way) or online."`
 	Offset int64  `yaml:"offset" doc:"Bytes of the stream that the replica has acknowledged; it does so once a second."`
-	Lag    *int64 `yaml:"lag" doc:"Bytes of the stream it has not acknowledged; null while it is not online."`
+	Lag    *int64 `yaml:"lag" doc:"Bytes of the stream it has not acknowledged; null while it is not online." min:"0"`
 }
 
 // ParseInfo reads the answer to INFO, of any release.

@@ -64,6 +64,7 @@ func stopInstance() *steps.Kind[stopIn, stopOut] {
 				return change, err
 			default:
 				change.Before, change.Lines[0].From, change.Lines[0].To = ran{RunID: i.RunID}, describe(i), "stopped"
+				change.Lines[0].Keys = i.atStake()
 			}
 			return change, nil
 		},

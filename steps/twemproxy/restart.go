@@ -23,7 +23,7 @@ type restartIn struct {
 }
 
 type restartOut struct {
-	Pause *time.Duration `yaml:"pause,act" doc:"How long clients had no proxy: from the signal to the first answer of the new process. Known only to the act itself."`
+	Pause *time.Duration `yaml:"pause,act" doc:"How long clients had no proxy: from the signal to the first answer of the new process. Known only to the act itself." min:"0"`
 	PID   int            `yaml:"pid" doc:"Number of the new process."`
 }
 

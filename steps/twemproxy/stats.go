@@ -16,28 +16,28 @@ type statsIn struct {
 
 type statsOut struct {
 	Version     string        `yaml:"version" doc:"Release of the proxy."`
-	Uptime      time.Duration `yaml:"uptime" doc:"How long it has been running, in whole seconds."`
-	Connections int           `yaml:"connections" doc:"Connections open now, those to servers and its own included."`
-	Requests    int           `yaml:"requests" doc:"Requests sent to servers since it started, over the pools."`
-	Errors      int           `yaml:"errors" doc:"Failures of servers since it started, over the pools: connections refused, timed out or cut."`
+	Uptime      time.Duration `yaml:"uptime" doc:"How long it has been running, in whole seconds." min:"0"`
+	Connections int           `yaml:"connections" doc:"Connections open now, those to servers and its own included." min:"0"`
+	Requests    int           `yaml:"requests" doc:"Requests sent to servers since it started, over the pools." min:"0"`
+	Errors      int           `yaml:"errors" doc:"Failures of servers since it started, over the pools: connections refused, timed out or cut." min:"0"`
 	Pools       []poolStats   `yaml:"pools" doc:"The same of each pool, by name."`
 }
 
 type poolStats struct {
 	Name        string        `yaml:"name" doc:"Name of the pool."`
-	Connections int           `yaml:"connections" doc:"Connections of clients open now."`
-	ClientErrs  int           `yaml:"client_errors" doc:"Connections of clients closed for a request that the proxy does not take, or cut."`
-	Ejects      int           `yaml:"ejects" doc:"How often a server was ejected; more than 0 means that keys were sent to servers that do not own them."`
-	Forwards    int           `yaml:"forward_errors" doc:"Requests that no server answered."`
+	Connections int           `yaml:"connections" doc:"Connections of clients open now." min:"0"`
+	ClientErrs  int           `yaml:"client_errors" doc:"Connections of clients closed for a request that the proxy does not take, or cut." min:"0"`
+	Ejects      int           `yaml:"ejects" doc:"How often a server was ejected; more than 0 means that keys were sent to servers that do not own them." min:"0"`
+	Forwards    int           `yaml:"forward_errors" doc:"Requests that no server answered." min:"0"`
 	Servers     []serverStats `yaml:"servers" doc:"Its servers, in the order of slots."`
 }
 
 type serverStats struct {
 	Name      string `yaml:"name" doc:"Name of the server."`
-	Requests  int    `yaml:"requests" doc:"Requests sent to it."`
-	Responses int    `yaml:"responses" doc:"Answers of it."`
-	Errors    int    `yaml:"errors" doc:"Connections to it that were refused, timed out or cut."`
-	Waiting   int    `yaml:"waiting" doc:"Requests sent or to be sent that it has not answered."`
+	Requests  int    `yaml:"requests" doc:"Requests sent to it." min:"0"`
+	Responses int    `yaml:"responses" doc:"Answers of it." min:"0"`
+	Errors    int    `yaml:"errors" doc:"Connections to it that were refused, timed out or cut." min:"0"`
+	Waiting   int    `yaml:"waiting" doc:"Requests sent or to be sent that it has not answered." min:"0"`
 	Ejected   bool   `yaml:"ejected" doc:"It is ejected, or was the last time it failed."`
 }
 
