@@ -2,6 +2,8 @@ package runbooks_test
 
 import (
 	"bytes"
+	"encoding/json"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -10,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/santhosh-tekuri/jsonschema/v6"
 
 	"runbook/runbooks"
 	"runbook/runner"
@@ -99,8 +102,9 @@ func TestShippedRunbooksAreWhole(t *testing.T) {
 	}
 }
 
-// The plans are what reviewers of a change to a shipped runbook see.
+// The plans are what reviewers of a change to a shipped runbook see, and programs by their schema.
 func TestShippedPlans(t *testing.T) {
+	described := planSchema(t)
 	for _, name := range runbooks.Names() {
 		p := load(t, name)
 		inputs, findings, err := p.BindInputs(runner.GivenInputs{})
@@ -128,7 +132,41 @@ func TestShippedPlans(t *testing.T) {
 		if diff := cmp.Diff(string(want), b.String()); diff != "" {
 			t.Errorf("%s is stale (UPDATE=1 rewrites it):\n%s", golden, diff)
 		}
+		raw, err := json.Marshal(plan)
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer, err := jsonschema.UnmarshalJSON(bytes.NewReader(raw))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := described.Validate(answer); err != nil {
+			t.Errorf("%s: its plan is not what schema/plan.schema.json says: %v", name, err)
+		}
 	}
+}
+
+// planSchema is the published schema, closed: a field that it does not name is a fault.
+func planSchema(t *testing.T) *jsonschema.Schema {
+	t.Helper()
+	text, err := os.ReadFile("../schema/plan.schema.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text = regexp.MustCompile(`"properties": \{`).ReplaceAll(text, []byte(`"additionalProperties": false, "properties": {`))
+	doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := jsonschema.NewCompiler()
+	if err := c.AddResource("plan.schema.json", doc); err != nil {
+		t.Fatal(err)
+	}
+	s, err := c.Compile("plan.schema.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
 }
 
 // told is what a run says of itself, where it is more than that it has succeeded.
@@ -184,16 +222,20 @@ func TestShippedRunbooksDry(t *testing.T) {
 
 // A yes to the clean-up is the last: what it destroys is in the question, and nothing asks again.
 func TestCleaningUpAsksOnce(t *testing.T) {
-	for name, gates := range map[string]string{
-		"pika-codis-scale-out": "clean_up, move", "pika-codis-scale-in": "clean_up, move", "twemproxy-move-slots": "clean_up, hand_over",
-		"pika-codis-switch-back": "move", "pika-failover-group": "take_over", "pika-codis-init-topology": "none",
+	for name, gates := range map[string][]string{
+		"pika-codis-scale-out": {"clean_up", "move"}, "pika-codis-scale-in": {"clean_up", "move"}, "twemproxy-move-slots": {"clean_up", "hand_over"},
+		"pika-codis-switch-back": {"move"}, "pika-failover-group": {"take_over"}, "pika-codis-init-topology": nil,
 	} {
 		plan, err := os.ReadFile(name + ".plan.txt")
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !strings.Contains(string(plan), "\ngates: "+gates+"\n") {
-			t.Errorf("%s: the plan's gates are not %s", name, gates)
+		want := "\ngates: none\n"
+		if len(gates) > 0 {
+			want = fmt.Sprintf("\ngates: %d\n  %s: one person\n", len(gates), strings.Join(gates, ": one person\n  "))
+		}
+		if !strings.Contains(string(plan), want) {
+			t.Errorf("%s: the plan does not say%s", name, want)
 		}
 	}
 }

@@ -108,6 +108,28 @@ func TestPlanPaths(t *testing.T) {
 	}
 }
 
+// A comment, a name of another place, or the order of keys is no change of the plan.
+func TestPlanTextIsOfThePlanAlone(t *testing.T) {
+	t.Parallel()
+	book := func(steps string) string {
+		return "version: 1\nname: same\ninputs: {a: {type: int, default: 1}, b: {type: int, default: 2}}\nsteps:\n" + steps
+	}
+	plan, text := planOf(t, book("  - {id: s, uses: check, with: {that: inputs.a < inputs.b}}\n"), Selection{})
+	for _, other := range []string{
+		book("  # why not\n  - {uses: check, with: {that: inputs.a < inputs.b}, id: s}\n"),
+		strings.Replace(book("  - id: s\n    uses: check\n    with:\n      that:\n        - inputs.a < inputs.b\n"),
+			"a: {type: int, default: 1}, b: {type: int, default: 2}", "b: {type: int, default: 2}, a: {default: 1, type: int}", 1),
+	} {
+		again, same := planOf(t, other, Selection{})
+		if same != text {
+			t.Errorf("%s\ngives\n%s\nand not\n%s", other, same, text)
+		}
+		if again.Digest == plan.Digest {
+			t.Error("other sources give the same digest")
+		}
+	}
+}
+
 func TestPlanFindings(t *testing.T) {
 	t.Parallel()
 	p := mustLoad(t, planBook)

@@ -18,6 +18,9 @@ func (pl *planner) fanOut(s *planScope, n *Node, path string) *PlanStep {
 		ps.Steps = append(ps.Steps, pl.one(inner, n, at, false))
 		ps.Targets = append(ps.Targets, s.targets[t.Name].PlanTarget)
 	}
+	if n.Loop != nil {
+		pl.batches(s, n, ps, len(n.Targets))
+	}
 	return ps
 }
 
@@ -39,11 +42,10 @@ func (pl *planner) container(s *planScope, n *Node, path, shape string) *PlanSte
 	}
 	pl.describe(quiet, n, ps)
 	pl.conditions(s, n, ps, true)
+	pl.limits(quiet, n, ps)
 	pl.gate(quiet, n, ps)
 	if len(n.Rescue) > 0 {
-		inner := s.with(s.prefix, nil, map[string]string{"error": "when it fails"})
-		inner.template = true
-		ps.Rescue = pl.list(inner, n.Rescue)
+		ps.Rescue = pl.rescue(s, n)
 	}
 	return ps
 }
@@ -58,6 +60,8 @@ func (pl *planner) loop(s *planScope, n *Node, path string) *PlanStep {
 	var items []item
 	if err == nil && why == "" {
 		items, err = pl.items(s, n, path, v)
+	} else if found, ok := pl.seen.items(n, path); ok && err == nil {
+		items, why = found, ""
 	}
 	if err != nil {
 		pl.problem(n.Unit, l.Over.At, "for-each", fmt.Sprintf("step %s: %v", path, err))
@@ -65,12 +69,10 @@ func (pl *planner) loop(s *planScope, n *Node, path string) *PlanStep {
 	}
 	if why != "" {
 		ps.Loop.Unknown = why
-		pl.unknown++
+		pl.head.unknownLoop(s, ps)
 		inner := s.with(itemPath(n, path, "*")+"/", nil, map[string]string{l.As: "of each item", "index": "of each item"})
-		inner.template = true
-		one := pl.one(inner, n, strings.TrimSuffix(inner.prefix, "/"), false)
-		ps.Steps = []*PlanStep{one}
-		pl.head(s, n, one)
+		ps.Steps = []*PlanStep{pl.one(inner, n, strings.TrimSuffix(inner.prefix, "/"), false)}
+		pl.batches(s, n, ps, -1)
 		return ps
 	}
 	ps.Loop.Items = len(items)
@@ -106,11 +108,16 @@ func (pl *planner) loopSettings(s *planScope, n *Node, ps *PlanStep) {
 	}
 }
 
+// batches are the waves of so many items, -1 where that is not known, and what runs after each.
 func (pl *planner) batches(s *planScope, n *Node, ps *PlanStep, items int) {
 	if n.Loop.Batch != nil {
 		v, why, err := pl.eval(s, n.Loop.Batch)
-		if err == nil && why == "" {
+		switch {
+		case err != nil:
+		case why == "" && items >= 0:
 			ps.Loop.Batches, err = waveSizes(v, items)
+		default:
+			ps.Settings = append(ps.Settings, PlanSetting{"batch", jsonText(pl.partial(s, n.Loop.Batch))})
 		}
 		if err != nil {
 			pl.problem(n.Unit, n.Loop.Batch.At, "batch", fmt.Sprintf("step %s: %v", ps.Path, err))
@@ -118,7 +125,6 @@ func (pl *planner) batches(s *planScope, n *Node, ps *PlanStep, items int) {
 	}
 	if len(n.AfterBatch) > 0 {
 		inner := s.with(ps.Path+"[batch *]/", nil, map[string]string{"batch": "of each wave"})
-		inner.template = true
 		ps.AfterBatch = pl.list(inner, n.AfterBatch)
 	}
 }

@@ -5,9 +5,7 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
-	"strconv"
 	"strings"
-	"time"
 
 	"runbook/schema"
 	"runbook/steps"
@@ -17,30 +15,20 @@ import (
 type planner struct {
 	program  *Program
 	chosen   func(*Node) bool
+	seen     *Observation // what the targets said; nil: they were not asked
 	findings []schema.Finding
 	reported map[string]bool // findings and warnings that are told
 	leftOut  int
 
-	counts  [4]int
-	unknown int
-	heads   []*headEntry
-	byHead  map[string]*headEntry
-	pause   string
-	facts   map[*Node]*nodeFacts
-}
-
-// headEntry is a step as the plan's head names it: once, however often it repeats.
-type headEntry struct {
-	name         string
-	count        int
-	irreversible string
-	gate         bool
+	head  planHead
+	facts map[*Node]*nodeFacts
 }
 
 // nodeFacts are what is the same for every item of a node, worked out once.
 type nodeFacts struct {
 	settings  []PlanSetting
 	fixedSet  bool
+	with      []PlanValue
 	constant  *steps.Change
 	constUndo string
 	constErr  error
@@ -98,8 +86,10 @@ func (pl *planner) one(s *planScope, n *Node, path string, whole bool) *PlanStep
 	pl.conditions(s, n, ps, whole)
 	ps.Settings = pl.settings(s, n, f)
 	if whole {
+		pl.limits(s, n, ps)
 		pl.gate(s, n, ps)
 	}
+	ps.Outputs = outputsOf(n.Outputs)
 	ps.NoReturn = n.PointOfNoReturn
 	ps.OnFailure = n.OnFailure
 	switch n.Shape {
@@ -111,17 +101,32 @@ func (pl *planner) one(s *planScope, n *Node, path string, whole bool) *PlanStep
 		pl.group(s, n, ps)
 	}
 	if len(n.Rescue) > 0 && whole {
-		inner := s.with(s.prefix, nil, map[string]string{"error": "when it fails"})
-		inner.template = true
-		ps.Rescue = pl.list(inner, n.Rescue)
+		ps.Rescue = pl.rescue(s, n)
 	}
-	pl.head(s, n, ps)
+	pl.head.note(s, n, ps)
 	return ps
+}
+
+// rescue plans the steps that run when a step has failed.
+func (pl *planner) rescue(s *planScope, n *Node) []*PlanStep {
+	inner := s.with(s.prefix, nil, map[string]string{"error": "when it fails"})
+	inner.count = max(inner.count, ifFailed)
+	return pl.list(inner, n.Rescue)
 }
 
 // describe is what a step says of itself.
 func (pl *planner) describe(s *planScope, n *Node, ps *PlanStep) {
 	ps.Name, ps.Why = pl.text(s, n.Name), strings.TrimSpace(pl.text(s, n.Why))
+}
+
+// outputsOf are named expressions by name: their order in the file means nothing.
+func outputsOf(list []Output) []PlanOutput {
+	var outputs []PlanOutput
+	for _, o := range list {
+		outputs = append(outputs, PlanOutput{o.Name, o.Expr.Source})
+	}
+	slices.SortFunc(outputs, func(a, b PlanOutput) int { return strings.Compare(a.Name, b.Name) })
+	return outputs
 }
 
 // factsOf works out what is the same for every item.
@@ -134,192 +139,46 @@ func (pl *planner) factsOf(n *Node) *nodeFacts {
 	return f
 }
 
-// conditions are shown in the order in which they are asked.
-func (pl *planner) conditions(s *planScope, n *Node, ps *PlanStep, whole bool) {
-	add := func(key string, c *Condition, own bool) {
-		if c == nil {
-			return
-		}
-		pc := PlanCondition{Key: key, Text: c.Expr.Source}
-		if own {
-			pc.After = ""
-		} else if why := s.why(c.Expr.Refs); why != "" {
-			pc.After = why
-		} else if v, err := c.Expr.Eval(s.env); err != nil {
-			pl.problem(n.Unit, c.At.Span, key, fmt.Sprintf("step %s: %s: %s: %v", ps.Path, key, c.Expr.Source, err))
-		} else if b, ok := v.(bool); ok {
-			pc.Value = &b
-			if !b && key == "when" {
-				ps.Skipped = "when: " + c.Expr.Source + " is false"
-			}
-		}
-		ps.Conditions = append(ps.Conditions, pc)
-	}
-	looped := n.Loop != nil || n.FanOut
-	if !looped || !whole { // of each item
-		add("when", n.When, false)
-	}
-	if whole {
-		for _, c := range n.Require {
-			add("require", c, false)
-		}
-	}
-	if looped && whole {
-		return
-	}
-	if n.Wait != nil {
-		add("wait-until", n.Wait.Until, true)
-	}
-	for _, c := range n.Expect {
-		add("expect", c, true)
-	}
-	add("retry-if", n.Retry.If, true)
-	add("ready", n.Ready, true)
-	if n.Repeat != nil {
-		add("repeat-until", n.Repeat.Until, true)
-	}
-	if n.Probe != nil {
-		add("probe", n.Probe.Done, true)
-	}
-}
-
-// settings are the times and counts of a step, those written and those in force.
-func (pl *planner) settings(s *planScope, n *Node, f *nodeFacts) []PlanSetting {
-	if f.fixedSet {
-		return f.settings
-	}
-	var list []PlanSetting
-	fixed := true
-	add := func(key, value string, isFixed bool) {
-		fixed = fixed && isFixed
-		list = append(list, PlanSetting{key, value})
-	}
-	if w := n.Wait; w != nil {
-		every, known := settingText(pl, s, w.Every)
-		if every == "" || every == "0s" {
-			every = "1s"
-		}
-		add("every", every, known)
-		for _, o := range []struct {
-			key string
-			set Setting[time.Duration]
-		}{{"stable", w.Stable}, {"stall", w.Stall}} {
-			if text, known := settingText(pl, s, o.set); o.set.Set {
-				add(o.key, text, known)
-			}
-		}
-		if w.All {
-			add("wait-all", "true", true)
-		}
-	}
-	if r := n.Repeat; r != nil {
-		text, known := settingText(pl, s, r.Max)
-		add("max", text, known)
-		if text, known := settingText(pl, s, r.Every); r.Every.Set {
-			add("every", text, known)
-		}
-	}
-	if r := n.Retry; r.Written {
-		text, known := settingText(pl, s, r.Attempts)
-		words := text + " attempts"
-		if delay, k := settingText(pl, s, r.Delay); r.Delay.Set {
-			words += ", delay " + delay
-			known = known && k
-		}
-		if r.Factor != 0 && r.Factor != 1 {
-			words += ", factor " + strconv.FormatFloat(r.Factor, 'g', -1, 64)
-		}
-		if most, k := settingText(pl, s, r.MaxDelay); r.MaxDelay.Set {
-			words += ", at most " + most
-			known = known && k
-		}
-		add("retry", words, known)
-	}
-	switch text, known := settingText(pl, s, n.Timeout); {
-	case n.Timeout.Set:
-		add("timeout", text, known)
-	case n.Shape == Leaf && !n.Background && n.Kind != nil && n.Kind.Engine != steps.EngineGate:
-		add("timeout", "10m", true)
-	}
-	if text, known := settingText(pl, s, n.AttemptTimeout); n.AttemptTimeout.Set {
-		add("attempt-timeout", text, known)
-	}
-	for _, flag := range []struct {
-		key string
-		on  bool
-	}{{"recheck", n.Recheck}, {"background", n.Background}} {
-		if flag.on {
-			add(flag.key, "true", true)
-		}
-	}
-	if n.Restore {
-		add("restore", "when the run is over", true)
-	}
-	if fixed {
-		f.settings, f.fixedSet = list, true
-	}
-	return list
-}
-
-// settingText is a setting as people read it; known is false where another item may have another.
-func settingText[T any](pl *planner, s *planScope, set Setting[T]) (text string, known bool) {
-	if set.Expr == nil {
-		if d, ok := any(set.Value).(time.Duration); ok {
-			return shortDuration(d), true
-		}
-		return fmt.Sprint(set.Value), true
-	}
-	if why := s.why(set.Expr.Refs); why != "" {
-		return "(" + why + ")", false
-	}
-	v, err := set.Expr.Eval(s.env)
-	if err != nil {
-		return "(" + err.Error() + ")", false
-	}
-	if d, ok := v.(time.Duration); ok {
-		return shortDuration(d), false
-	}
-	return ShowValue(v), false
-}
-
-// gate is the question that a step asks before it acts.
-func (pl *planner) gate(s *planScope, n *Node, ps *PlanStep) {
-	g := n.Confirm
-	if g == nil || g.Builtin && s.asked {
-		return
-	}
-	ps.Confirm = &PlanGate{Message: strings.TrimSpace(pl.text(s, g.Message)), Detached: g.Detached, Builtin: g.Builtin}
-	if g.Approvals > 1 {
-		ps.Confirm.Approvals = g.Approvals
-	}
-	if g.Each != "run" {
-		ps.Confirm.Each = g.Each
-	}
-	if g.Retype != nil {
-		ps.Confirm.Retype = pl.text(s, g.Retype)
-	}
-	if g.Timeout > 0 {
-		ps.Confirm.Timeout = shortDuration(g.Timeout)
-	}
-	for _, o := range g.Show {
-		ps.Confirm.Show = append(ps.Confirm.Show, o.Name)
-	}
-}
-
 // leaf plans a step that uses a kind.
 func (pl *planner) leaf(s *planScope, n *Node, ps *PlanStep, f *nodeFacts) {
 	ps.Kind = n.Kind.Name
-	if !s.template && ps.Skipped == "" {
-		defer func() { pl.count(n, ps) }()
-	}
 	if t, ok := pl.stepTarget(s, n, ps.Path); ok {
 		ps.Targets = []PlanTarget{t}
 	}
-	in, why := pl.inputs(s, n, ps)
-	if why != "" {
-		ps.Undo, ps.NoUndo = pl.undoOf(n, nil)
-		return
+	if ps.With = f.with; ps.With == nil {
+		ps.With = pl.with(s, n.With)
+		if n.With != nil && n.With.Constant {
+			f.with = ps.With
+		}
 	}
+	pl.checks(s, n, ps)
+	in, why := pl.inputs(s, n, ps)
+	if why == "" {
+		pl.told(n, ps, f, in)
+	} else {
+		ps.unsure = true
+		ps.Undo, ps.NoUndo = pl.undoOf(n, nil)
+		ps.Commands = pl.sketch(s, n)
+	}
+	if n.UndoMode == "steps" && len(n.UndoSteps) > 0 {
+		inner := s.with(s.prefix, nil, nil)
+		inner.count = max(inner.count, ifFailed)
+		ps.UndoSteps = pl.list(inner, n.UndoSteps)
+	}
+	if ps.Effect != steps.Read.String() && !n.Kind.HasProbe && n.Probe == nil && n.Kind.Engine == steps.EngineNone {
+		ps.Doubt = DoubtDecide
+		if n.Idempotent {
+			ps.Doubt = DoubtAgain
+		}
+	}
+	s.confirmed(n, ps)
+	if ps.Skipped == "" {
+		pl.head.count(pl, s, n, ps, in)
+	}
+}
+
+// told is what the kind says of a step whose inputs are all known.
+func (pl *planner) told(n *Node, ps *PlanStep, f *nodeFacts, in any) {
 	if n.BoundIn != nil && !f.haveConst {
 		f.haveConst = true
 		f.constant, f.constUndo, f.constErr = pl.ask(n, in)
@@ -338,11 +197,27 @@ func (pl *planner) leaf(s *planScope, n *Node, ps *PlanStep, f *nodeFacts) {
 		ps.Effect = n.Kind.EffectOf(in).String()
 	}
 	ps.Undo, ps.NoUndo = pl.undoOf(n, &undo)
-	if n.UndoMode == "steps" && len(n.UndoSteps) > 0 {
-		inner := s.with(s.prefix, nil, nil)
-		inner.template = true
-		ps.UndoSteps = pl.list(inner, n.UndoSteps)
+}
+
+// sketch is what a step would send of which not all is known, with (after STEP) in the
+// places of the rest: of the kinds that send their inputs as they are, where those are text.
+func (pl *planner) sketch(s *planScope, n *Node) []steps.Line {
+	if !n.Kind.AuthorKnows || n.With == nil {
+		return nil
 	}
+	values := make(map[string]any, len(n.With.Map))
+	for i := range n.With.Map {
+		values[n.With.Map[i].Key] = pl.partial(s, n.With.Map[i].Value)
+	}
+	in := reflect.New(n.Kind.In).Interface()
+	if schema.Bind(values, in) != nil {
+		return nil
+	}
+	change, _, err := pl.ask(n, in)
+	if err != nil || change == nil {
+		return nil
+	}
+	return change.Lines
 }
 
 // ask lets the kind say what it would send and how it would put it back. A kind that
@@ -373,8 +248,10 @@ func (pl *planner) undoOf(n *Node, words *string) (undo, none string) {
 		return "none, its author says: there is nothing to put back", ""
 	case n.UndoMode == "steps":
 		return "the steps under undo", ""
-	case n.Effect == steps.Read || k.NothingToUndo:
+	case n.Effect == steps.Read:
 		return "", ""
+	case k.NothingToUndo:
+		return "none, there is nothing to put back", ""
 	case k.HasUndo && words != nil && *words != "":
 		return *words, ""
 	case k.HasUndo:
@@ -385,26 +262,18 @@ func (pl *planner) undoOf(n *Node, words *string) (undo, none string) {
 	return "", k.Name + " has no inverse"
 }
 
-// inputs binds what a step is given. why says what it waits for; then the step shows
-// its inputs as far as they are known, and the kind is not asked.
+// inputs binds what a step is given. why says what it waits for; then the kind is not asked.
 func (pl *planner) inputs(s *planScope, n *Node, ps *PlanStep) (in any, why string) {
 	if n.BoundIn != nil {
-		if n.Effect == steps.Read {
-			ps.With = pl.with(s, n.With)
-		}
 		return n.BoundIn, ""
 	}
 	v, why, err := pl.eval(s, n.With)
 	if why != "" {
-		ps.With = pl.with(s, n.With)
 		return nil, why
 	}
 	if err != nil {
 		pl.problem(n.Unit, spanOf(n), "with", fmt.Sprintf("step %s: with: %v", ps.Path, err))
 		return nil, "it fails"
-	}
-	if n.Effect == steps.Read {
-		ps.With = pl.with(s, n.With)
 	}
 	values, _ := v.(map[string]any)
 	in = reflect.New(n.Kind.In).Interface()
@@ -422,7 +291,7 @@ func (pl *planner) inputs(s *planScope, n *Node, ps *PlanStep) (in any, why stri
 	return in, ""
 }
 
-// with shows inputs in the order of the file.
+// with shows inputs by name: the order of keys in the file means nothing.
 func (pl *planner) with(s *planScope, t *Template) []PlanValue {
 	if t == nil {
 		return nil
@@ -439,18 +308,24 @@ func (pl *planner) with(s *planScope, t *Template) []PlanValue {
 		e := &t.Map[i]
 		list = append(list, PlanValue{Name: e.Key, Value: pl.partial(s, e.Value)})
 	}
+	slices.SortFunc(list, func(a, b PlanValue) int { return strings.Compare(a.Name, b.Name) })
 	return list
 }
 
 // stepTarget is what one step acts on.
 func (pl *planner) stepTarget(s *planScope, n *Node, path string) (PlanTarget, bool) {
-	b := n.Target
-	switch {
-	case n.FanOut:
+	if n.FanOut {
 		if t := s.targets[s.fan]; t != nil {
 			return t.PlanTarget, true
 		}
 		return PlanTarget{Name: s.fan}, true
+	}
+	return pl.boundTarget(s, n, n.Target, path)
+}
+
+// boundTarget is what a step, its probe or a guard acts on.
+func (pl *planner) boundTarget(s *planScope, n *Node, b *Binding, path string) (PlanTarget, bool) {
+	switch {
 	case b == nil:
 		return PlanTarget{}, false
 	case b.Target != nil:
@@ -491,7 +366,7 @@ func (pl *planner) group(s *planScope, n *Node, ps *PlanStep) {
 	}
 	if ps.Skipped != "" {
 		inner = inner.with(inner.prefix, nil, nil)
-		inner.template = true
+		inner.count = uncounted
 	}
 	ps.Steps = pl.list(inner, n.Children)
 }
@@ -539,74 +414,11 @@ func (pl *planner) call(s *planScope, n *Node, ps *PlanStep) {
 		}
 	}
 	inner := pl.enter(s, n.Sub, ps.Path+"/", s.within+n.ID+"/", inputs, unknown, nil)
-	inner.template = s.template || ps.Skipped != ""
-	inner.asked = s.asked || n.asks()
+	if ps.Skipped != "" {
+		inner.count = uncounted
+	}
+	inner.askedBy, inner.guards = s.asker(n), s.watched(n)
+	ps.Outputs = append(ps.Outputs, outputsOf(n.Sub.Outputs)...)
 	ps.Steps = pl.list(inner, n.Sub.Steps)
 	ps.Finally = pl.list(inner, n.Sub.Finally)
-}
-
-// count adds a single step to the plan's head.
-func (pl *planner) count(n *Node, ps *PlanStep) {
-	effect, _ := steps.ParseEffect(ps.Effect)
-	pl.counts[effect]++
-	if p := ps.Pause; p != "" && (pl.pause == "" || pauseOf(p) > pauseOf(pl.pause)) {
-		pl.pause = p
-	}
-}
-
-// head notes a step that the plan's head names.
-func (pl *planner) head(s *planScope, n *Node, ps *PlanStep) {
-	if n.Role == InUndo || n.Role == InRescue {
-		return
-	}
-	name := s.within + n.ID
-	h := pl.byHead[name]
-	if h == nil {
-		h = &headEntry{name: name}
-		if pl.byHead == nil {
-			pl.byHead = map[string]*headEntry{}
-		}
-		pl.byHead[name] = h
-		pl.heads = append(pl.heads, h)
-		h.gate = n.Confirm != nil && !(n.Confirm.Builtin && s.asked)
-	}
-	h.count++
-	switch {
-	case n.Shape != Leaf:
-		if n.PointOfNoReturn {
-			h.irreversible = "point of no return"
-		}
-	case n.PointOfNoReturn:
-		h.irreversible = "point of no return"
-	case n.Effect == steps.Destroy && n.UndoMode == "auto" && !n.Kind.HasUndo, n.Effect != steps.Read && ps.NoUndo != "" && n.UndoMode != "none":
-		h.irreversible = ps.NoUndo
-	}
-}
-
-func (pl *planner) summary() PlanSummary {
-	c := pl.counts
-	sum := PlanSummary{Steps: c[0] + c[1] + c[2] + c[3], Reads: c[0], Writes: c[1], Cutovers: c[2], Destroys: c[3], Unknown: pl.unknown, Pause: pl.pause}
-	for _, h := range pl.heads {
-		if h.irreversible != "" {
-			sum.Irreversible = append(sum.Irreversible, h.name)
-		}
-		if h.gate {
-			sum.Gates = append(sum.Gates, h.name)
-		}
-	}
-	slices.Sort(sum.Irreversible)
-	slices.Sort(sum.Gates)
-	return sum
-}
-
-// shortDuration writes a duration without the zeros that Go puts behind it: 10m, not 10m0s.
-func shortDuration(d time.Duration) string {
-	s := d.String()
-	if strings.HasSuffix(s, "m0s") {
-		s = strings.TrimSuffix(s, "0s")
-	}
-	if strings.HasSuffix(s, "h0m") {
-		s = strings.TrimSuffix(s, "0m")
-	}
-	return s
 }

@@ -3,6 +3,7 @@ package runner
 import (
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 
 	"runbook/runner/expression"
@@ -21,9 +22,10 @@ type planScope struct {
 	unknown map[string]string
 	targets map[string]*planTarget
 	fan     string // name of the fan-out's target
-	asked   bool   // a person says yes to the step that this unit is
-	// quiet: the same was told of another item; nothing is counted here.
-	template bool
+	guards  []string
+	// askedBy is the step at which a person is asked about the one that this unit is; empty: nobody is.
+	askedBy string
+	count   countsAs
 }
 
 type planTarget struct {
@@ -49,6 +51,10 @@ func (pl *planner) root(in *Inputs, plan *Plan) *planScope {
 		plan.Inputs = append(plan.Inputs, PlanValue{Name: i.Name, Type: i.Kind, Value: jsonable(in.Values[i.Name]), Origin: in.Origins[i.Name]})
 	}
 	s := pl.enter(nil, u, "", "", inputs, map[string]string{}, secrets)
+	for _, g := range u.Guards {
+		s.guards = append(s.guards, g.ID)
+	}
+	plan.Guards, plan.Outputs = pl.guards(s, u.Guards), outputsOf(u.Outputs)
 	for _, v := range u.Vars {
 		pv := PlanValue{Name: v.Name, Unknown: s.unknown["vars."+v.Name]}
 		if pv.Unknown == "" {
@@ -61,7 +67,13 @@ func (pl *planner) root(in *Inputs, plan *Plan) *planScope {
 	}
 	if u.Lock != nil {
 		plan.Lock = pl.text(s, u.Lock)
+		plan.LockTarget, plan.LockHold = u.Book.Lock.Target.Value, u.Book.Lock.Hold.Value
 	}
+	byName := func(a, b PlanValue) int { return strings.Compare(a.Name, b.Name) }
+	slices.SortFunc(plan.Inputs, byName)
+	slices.SortFunc(plan.Vars, byName)
+	slices.SortFunc(plan.Secrets, func(a, b PlanSecret) int { return strings.Compare(a.Name, b.Name) })
+	slices.SortFunc(plan.Targets, func(a, b PlanTarget) int { return strings.Compare(a.Name, b.Name) })
 	return s
 }
 
@@ -72,7 +84,11 @@ func (s *Secret) source() string {
 	case d.File.Set:
 		return "file " + d.File.Value
 	case len(d.Command) > 0:
-		return "command " + d.Command[0].Value
+		words := make([]string, len(d.Command))
+		for i := range d.Command {
+			words[i] = d.Command[i].Value
+		}
+		return "command " + strings.Join(words, " ")
 	}
 	return ""
 }
@@ -83,7 +99,7 @@ func (pl *planner) enter(parent *planScope, u *Unit, prefix, within string, inpu
 	s := &planScope{unit: u, parent: parent, prefix: prefix, within: within, unknown: unknown, targets: map[string]*planTarget{},
 		env: map[string]any{"inputs": inputs, "vars": vars, "targets": shown, "run": map[string]any{"name": pl.program.Root.Book.Name.Value}}}
 	if parent != nil {
-		s.template = parent.template
+		s.count, s.guards = parent.count, parent.guards
 	}
 	if secrets != nil {
 		s.env["secrets"] = secrets

@@ -10,9 +10,10 @@ import (
 	"runbook/runner/expression"
 )
 
-// WriteText writes the plan for people: one fact a line, in a fixed order, nothing in it
-// that differs from one day or machine to the next, so that two plans can be compared
-// with diff and a plan can be committed beside its runbook.
+// WriteText writes the plan for people: one fact a line, in a fixed order. Nothing in it
+// differs from one day, machine or folder to the next, and it changes only when the plan
+// does: not with a comment, so the digest is not in it. A plan can be committed beside its
+// runbook, and its reviewers see the difference.
 func (p *Plan) WriteText(w io.Writer) error {
 	t := &planText{w: bufio.NewWriterSize(w, 1<<16)}
 	t.head(p)
@@ -43,76 +44,82 @@ func (t *planText) line(depth int, parts ...string) {
 	t.w.WriteByte('\n')
 }
 
-func (t *planText) head(p *Plan) {
-	t.line(0, "plan of ", p.Name, " (", p.Path, ")")
-	t.line(0, "digest ", p.Digest)
-	if p.Description != "" {
-		t.line(0, strings.ReplaceAll(p.Description, "\n", " "))
-	}
-	for _, name := range sortedNames(p.Labels) {
-		t.line(0, "label ", name, ": ", p.Labels[name])
-	}
-	s := p.Summary
-	t.line(0, plural(s.Steps, "step"), fmt.Sprintf(": %d read, %d write, %d cutover, %d destroy", s.Reads, s.Writes, s.Cutovers, s.Destroys))
-	if s.Unknown > 0 {
-		t.line(0, plural(s.Unknown, "loop"), " over a list known only while running, counted once")
-	}
-	t.line(0, "no way back: ", orNone(s.Irreversible))
-	t.line(0, "gates: ", orNone(s.Gates))
-	if s.Pause != "" {
-		t.line(0, "longest declared pause: ", s.Pause)
-	} else {
-		t.line(0, "longest declared pause: none")
-	}
-	if p.Lock != "" {
-		t.line(0, "lock: ", p.Lock)
-	}
-	t.line(0, "on failure: ", p.OnFailure)
-	if sel := p.Selection; sel != nil {
-		words := ""
-		for _, f := range []struct{ flag, value string }{{"--from", sel.From}, {"--to", sel.To}, {"--only", strings.Join(sel.Only, ",")}, {"--skip", strings.Join(sel.Skip, ",")}} {
-			if f.value != "" {
-				words += " " + f.flag + " " + f.value
-			}
+// prose is a text of one or more sentences; of a long one each has its line.
+func (t *planText) prose(depth int, word, text string) {
+	if lines := sentences(text); len(lines) > 1 {
+		t.line(depth, word, ":")
+		for _, l := range lines {
+			t.line(depth+1, l)
 		}
-		t.line(0, "selection:", words, ", ", plural(p.LeftOut, "step"), " left out")
-	}
-	for _, v := range p.Inputs {
-		t.value(0, "input ", v)
-	}
-	for _, v := range p.Vars {
-		t.value(0, "var ", v)
-	}
-	for _, s := range p.Secrets {
-		t.line(0, "secret ", s.Name, ": from ", s.From)
-	}
-	for _, target := range p.Targets {
-		t.line(0, "target ", target.Name, ": ", target.Kind, target.at())
-	}
-	for _, w := range p.Warnings {
-		t.line(0, "warning: ", w)
+	} else {
+		t.line(depth, word, ": ", text)
 	}
 }
 
-func orNone(list []string) string {
-	if len(list) == 0 {
-		return "none"
+// wide is how long a fact may be before it is broken into its parts.
+const wide = 100
+
+// sentences breaks a long text after its sentences.
+func sentences(text string) []string {
+	var list []string
+	for line := range strings.SplitSeq(text, "\n") {
+		for len(text) > wide {
+			i := strings.Index(line, ". ")
+			if i < 0 {
+				break
+			}
+			list = append(list, line[:i+1])
+			line = strings.TrimLeft(line[i+2:], " ")
+		}
+		list = append(list, line)
 	}
-	return strings.Join(list, ", ")
+	return list
 }
 
 func (t *planText) value(depth int, word string, v PlanValue) {
-	text := ""
-	switch {
-	case v.Unknown != "":
-		text = "(" + v.Unknown + ")"
-	default:
-		text = jsonText(v.Value)
-	}
+	origin := ""
 	if v.Origin != "" {
-		text += " (" + v.Origin + ")"
+		origin = " (" + v.Origin + ")"
 	}
-	t.line(depth, word, v.Name, ": ", text)
+	if v.Unknown != "" {
+		t.line(depth, word, v.Name, ": (", v.Unknown, ")", origin)
+		return
+	}
+	text := jsonText(v.Value)
+	parts := valueParts(v.Value, text)
+	if parts == nil {
+		t.line(depth, word, v.Name, ": ", text, origin)
+		return
+	}
+	t.line(depth, word, v.Name, ":", origin)
+	for _, p := range parts {
+		t.line(depth+1, p)
+	}
+}
+
+// valueParts breaks a value that is long, or of several lines, into a line for each part; nil: one line holds it.
+func valueParts(v any, text string) []string {
+	if s, ok := v.(string); ok && strings.Contains(strings.TrimSuffix(s, "\n"), "\n") {
+		return strings.Split(strings.TrimSuffix(s, "\n"), "\n")
+	}
+	if len(text) <= wide {
+		return nil
+	}
+	var parts []string
+	switch v := v.(type) {
+	case map[string]any:
+		for _, name := range sortedNames(v) {
+			parts = append(parts, name+": "+jsonText(v[name]))
+		}
+	case []any:
+		if ShowValue(v) == text { // slots, as ranges
+			return nil
+		}
+		for _, e := range v {
+			parts = append(parts, "- "+jsonText(e))
+		}
+	}
+	return parts
 }
 
 // jsonText is a value on one line.
@@ -149,82 +156,14 @@ func (t *planText) list(depth int, list []*PlanStep) {
 }
 
 func (t *planText) step(depth int, s *PlanStep) {
-	head := []string{s.Path}
-	switch s.Shape {
-	case ShapeGroup:
-		if s.Parallel {
-			head = append(head, ": at the same time")
-		} else {
-			head = append(head, ": in order")
-		}
-	case ShapeLoop:
-		head = append(head, ": for each ", s.Loop.As, " of ", s.Loop.Over)
-		if s.Loop.Unknown != "" {
-			head = append(head, " (", s.Loop.Unknown, ")")
-		} else {
-			head = append(head, ", ", plural(s.Loop.Items, "item"))
-		}
-	case ShapeFanOut:
-		head = append(head, ": on ", plural(s.Loop.Items, "target"))
-	case ShapeCall:
-		head = append(head, ": runbook ", s.Kind, ", ", s.Effect)
-	default:
-		head = append(head, ": ", s.Kind, ", ", s.Effect)
-		for _, target := range s.Targets {
-			head = append(head, " on ", target.Name)
-			if target.Name != target.Addr {
-				head = append(head, target.at())
-			}
-		}
-	}
-	t.line(depth, head...)
-	d := depth + 1
-	if s.Skipped != "" {
-		t.line(d, "skipped: ", s.Skipped)
-	}
-	if s.Name != "" {
-		t.line(d, "name: ", s.Name)
-	}
-	if s.Why != "" {
-		t.line(d, "why: ", s.Why)
-	}
-	for _, w := range s.Warnings {
-		t.line(d, "warning: ", w)
-	}
-	if len(s.Tags) > 0 {
-		t.line(d, "tags: ", strings.Join(s.Tags, ", "))
-	}
-	if l := s.Loop; l != nil {
-		if len(l.Batches) > 0 {
-			t.line(d, "batches: ", batchText(l.Batches))
-		}
-		if l.Pause != "" {
-			t.line(d, "pause-between: ", l.Pause)
-		}
-	}
-	t.conditions(d, s, "when", "require")
-	t.gate(d, s.Confirm)
 	if s.NoReturn {
-		t.line(d, "point of no return: nothing before it is rolled back once it has started")
+		t.line(depth, "--- point of no return: once ", s.Path, " has started, nothing before it is rolled back ---")
 	}
-	for _, v := range s.With {
-		t.value(d, "with ", v)
-	}
-	for _, c := range s.Commands {
-		t.line(d, "sends: ", c.String())
-	}
-	if s.Pause != "" {
-		t.line(d, "pause: ", s.Pause)
-	}
-	t.conditions(d, s, "wait-until", "repeat-until", "expect", "retry-if", "ready", "probe")
-	for _, o := range s.Settings {
-		t.line(d, o.Key, ": ", o.Value)
-	}
-	switch {
-	case s.Undo != "":
-		t.line(d, "undo: ", s.Undo)
-	case s.NoUndo != "":
-		t.line(d, "no way back: ", s.NoUndo)
+	t.line(depth, s.Path, ": ", s.title())
+	d := depth + 1
+	t.facts(d, s)
+	for _, words := range s.observedWords() {
+		t.line(d, "observed: ", words)
 	}
 	t.below(d, "undo steps:", s.UndoSteps)
 	if s.OnFailure != "" {
@@ -236,6 +175,125 @@ func (t *planText) step(depth int, s *PlanStep) {
 	t.below(d, "finally, whatever happened in it:", s.Finally)
 }
 
+// title says what a step is, in one line.
+func (s *PlanStep) title() string {
+	switch s.Shape {
+	case ShapeGroup:
+		if s.Parallel {
+			return "at the same time"
+		}
+		return "in order"
+	case ShapeLoop:
+		words := "for each " + s.Loop.As + " of " + s.Loop.Over
+		if s.Loop.Unknown != "" {
+			return words + " (" + s.Loop.Unknown + ")"
+		}
+		return words + ", " + plural(s.Loop.Items, "item")
+	case ShapeFanOut:
+		return "on " + plural(s.Loop.Items, "target")
+	case ShapeCall:
+		return "runbook " + s.Kind + ", " + s.Effect
+	}
+	return s.Kind + ", " + s.Effect + on(s.Targets)
+}
+
+// on names what is acted on.
+func on(targets []PlanTarget) string {
+	words := ""
+	for _, target := range targets {
+		words += " on " + target.Name
+		if target.Name != target.Addr {
+			words += target.at()
+		}
+	}
+	return words
+}
+
+// facts are all that is said of a step, without those in it.
+func (t *planText) facts(d int, s *PlanStep) {
+	if s.Skipped != "" {
+		t.line(d, "skipped: ", s.Skipped)
+	}
+	if s.Name != "" {
+		t.line(d, "name: ", s.Name)
+	}
+	if s.Why != "" {
+		t.prose(d, "why", s.Why)
+	}
+	for _, w := range s.Warnings {
+		t.line(d, "warning: ", w)
+	}
+	if len(s.Tags) > 0 {
+		t.line(d, "tags: ", strings.Join(s.Tags, ", "))
+	}
+	if s.Window != nil {
+		t.line(d, "window: ", s.Window.words())
+	}
+	if s.MaxAge != nil {
+		t.line(d, "max-age: ", s.MaxAge.Of, ", then ", s.MaxAge.Then)
+	}
+	t.guards(d, s.Guards)
+	if l := s.Loop; l != nil {
+		if len(l.Batches) > 0 {
+			t.line(d, "batches: ", batchText(l.Batches))
+		}
+		if l.Pause != "" {
+			t.line(d, "pause-between: ", l.Pause)
+		}
+	}
+	t.conditions(d, s, "when", "require")
+	t.gate(d, s)
+	for _, v := range s.With {
+		t.value(d, "with ", v)
+	}
+	t.conditions(d, s, "that")
+	for i := range s.Commands {
+		c := s.Commands[i]
+		if c.Body == "" {
+			t.line(d, "sends: ", c.String())
+			continue
+		}
+		c.To = "" // the body says it
+		t.line(d, "sends: ", c.String())
+		for line := range strings.SplitSeq(strings.TrimSuffix(c.Body, "\n"), "\n") {
+			t.line(d+1, "| "+line)
+		}
+	}
+	if s.Pause != "" {
+		t.line(d, "pause: ", s.Pause)
+	}
+	t.conditions(d, s, "wait-until", "repeat-until", "expect", "retry-if", "ready")
+	for _, o := range s.Settings {
+		t.line(d, o.Key, ": ", o.Value)
+	}
+	if p := s.Probe; p != nil {
+		t.line(d, "probe: ", p.Kind, on(p.Targets))
+		for _, v := range p.With {
+			t.value(d, "probe with ", v)
+		}
+		t.conditions(d, s, "probe")
+	}
+	t.outputs(d, s.Outputs)
+	switch s.Doubt {
+	case DoubtAgain:
+		t.line(d, "after a crash: run again, twice is the same as once")
+	case DoubtDecide:
+		t.line(d, "after a crash: an operator decides whether it was done")
+	}
+	switch {
+	case s.Undo != "":
+		t.line(d, "undo: ", s.Undo)
+	case s.NoUndo != "":
+		t.line(d, "no way back: ", s.NoUndo)
+	}
+}
+
+func (t *planText) outputs(depth int, outputs []PlanOutput) {
+	for _, o := range outputs {
+		t.line(depth, "output ", o.Name, ": ", o.Text)
+	}
+}
+
 func (t *planText) below(depth int, word string, list []*PlanStep) {
 	if len(list) > 0 {
 		t.line(depth, word)
@@ -243,39 +301,104 @@ func (t *planText) below(depth int, word string, list []*PlanStep) {
 	}
 }
 
+// guards are stop conditions, a fact a line.
+func (t *planText) guards(depth int, guards []PlanGuard) {
+	for _, g := range guards {
+		t.line(depth, "guard ", g.ID, ": ", g.Kind, on(g.Targets))
+		for _, v := range g.With {
+			t.value(depth+1, "with ", v)
+		}
+		t.line(depth+1, "require: ", g.Require, knownText(g.Known))
+		t.line(depth+1, "every: ", g.Every)
+		if g.For != "" {
+			t.line(depth+1, "for: ", g.For)
+		}
+		t.line(depth+1, "then: ", g.Then)
+	}
+}
+
+// words say when the window is open.
+func (w *PlanWindow) words() string {
+	words := "every day"
+	if len(w.Days) > 0 {
+		words = strings.Join(w.Days, ", ")
+	}
+	if w.From != "" || w.To != "" {
+		words += " " + w.From + "-" + w.To
+	}
+	return words + " " + w.Zone
+}
+
 func (t *planText) conditions(depth int, s *PlanStep, keys ...string) {
 	for i := range s.Conditions {
-		c := &s.Conditions[i]
-		if !slices.Contains(keys, c.Key) {
-			continue
-		}
-		switch {
-		case c.After != "":
-			t.line(depth, c.Key, ": ", c.Text, " (", c.After, ")")
-		case c.Value != nil && *c.Value:
-			t.line(depth, c.Key, ": ", c.Text, " (true)")
-		case c.Value != nil:
-			t.line(depth, c.Key, ": ", c.Text, " (false)")
-		default:
-			t.line(depth, c.Key, ": ", c.Text)
+		if c := &s.Conditions[i]; slices.Contains(keys, c.Key) {
+			word := c.Key
+			if c.Key == "probe" {
+				word = "probe done"
+			}
+			t.line(depth, word, ": ", c.words())
+			if c.Message != "" {
+				t.line(depth+1, "message: ", c.Message)
+			}
 		}
 	}
 }
 
-func (t *planText) gate(depth int, g *PlanGate) {
-	if g == nil {
+// words are an expression with what is known of it: whether it holds, or what it waits for.
+func (c *PlanCondition) words() string {
+	switch {
+	case c.After != "" && len(c.Known) > 0:
+		return c.Text + " (" + c.After + "; " + valuesText(c.Known) + ")"
+	case c.After != "":
+		return c.Text + " (" + c.After + ")"
+	case c.Value != nil:
+		return fmt.Sprint(c.Text, ": ", *c.Value, knownText(c.Known))
+	}
+	return c.Text + knownText(c.Known)
+}
+
+func knownText(known []PlanValue) string {
+	if len(known) == 0 {
+		return ""
+	}
+	return " (" + valuesText(known) + ")"
+}
+
+func valuesText(known []PlanValue) string {
+	parts := make([]string, len(known))
+	for i, v := range known {
+		text := jsonText(v.Value)
+		if runes := []rune(text); len(runes) > wide {
+			text = string(runes[:wide-1]) + "…"
+		}
+		parts[i] = v.Name + " = " + text
+	}
+	return strings.Join(parts, ", ")
+}
+
+func (t *planText) gate(depth int, s *PlanStep) {
+	g := s.Confirm
+	switch {
+	case s.Unconfirmed:
+		t.line(depth, "confirm: nobody is asked, although it destroys something")
 		return
+	case g == nil && s.ConfirmedBy != "":
+		t.line(depth, "confirm: asked at ", s.ConfirmedBy)
+		return
+	case g == nil:
+		return
+	case g.Builtin && g.Message == "":
+		t.line(depth, "confirm: asked by itself, because it destroys something")
+	default:
+		t.prose(depth, "confirm", g.Message)
 	}
-	words := g.Message
-	if g.Builtin && words == "" {
-		words = "asked by itself, because it destroys something"
-	}
-	t.line(depth, "confirm: ", words)
-	for _, show := range g.Show {
-		t.line(depth, "confirm shows: ", show)
-	}
-	if g.Approvals > 1 {
-		t.line(depth, fmt.Sprintf("confirm approvals: %d", g.Approvals))
+	t.line(depth, "confirm by: ", people(g.Approvals))
+	for _, v := range g.Shown {
+		if v.Unknown != "" {
+			t.line(depth, "confirm shows: ", v.Name, " (", v.Unknown, ")")
+		} else {
+			t.line(depth, "confirm shows: ", valuesText([]PlanValue{v}))
+		}
 	}
 	if g.Retype != "" {
 		t.line(depth, "confirm retype: ", g.Retype)
@@ -288,6 +411,9 @@ func (t *planText) gate(depth int, g *PlanGate) {
 	}
 	if g.Detached {
 		t.line(depth, "confirm wait: detached")
+		for _, id := range g.Blind {
+			t.line(depth, "confirm leaves unwatched: guard ", id)
+		}
 	}
 }
 
