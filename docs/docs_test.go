@@ -31,7 +31,7 @@ import (
 )
 
 // offline are the commands that a console block may run.
-var offline = []string{"lint", "plan", "version", "steps", "new", "fmt", "schema"}
+var offline = []string{"lint", "plan", "diff", "version", "steps", "new", "fmt", "schema"}
 
 // binary is the runner under test.
 var binary string

@@ -39,6 +39,8 @@ type act struct {
 	result    map[string]any
 	recovered bool
 	warnings  []string
+	lines     []steps.Line // dry run: what it would send
+	because   string       // dry run: the step that would have changed what this one has looked at
 }
 
 // What a kind sees of the run.
@@ -110,9 +112,11 @@ func (a *act) Sleep(ctx context.Context, d time.Duration) error { return a.x.clo
 
 // Progress shows how far a long act has come.
 func (a *act) Progress(p steps.Progress) {
+	p.Text = a.x.mask.String(p.Text)
+	t := Tick{Step: a.path, Progress: p}
+	a.x.looks.progress(t, a.x.clock.Now())
 	if a.x.cfg.Progress != nil {
-		p.Text = a.x.mask.String(p.Text)
-		a.x.cfg.Progress(Tick{Step: a.path, Progress: p})
+		a.x.cfg.Progress(t)
 	}
 }
 

@@ -28,12 +28,10 @@ func (r *resolver) ownGate(n *Node) *Gate {
 	if t := n.With.entry("approvals"); t != nil && t.Constant {
 		if people, ok := t.Literal.(int); ok && people >= 2 {
 			g.Approvals = people
-			r.later(t.At, "approvals: %d: this binary asks one person", people)
 		}
 	}
-	if t := n.With.entry("wait"); t != nil && t.Constant && t.Literal == "detached" {
-		g.Detached = true
-		r.later(t.At, "wait: detached: this binary stays while it waits")
+	if t := n.With.entry("wait"); t != nil && t.Constant {
+		g.Attached, g.Detached = t.Literal == "attached", t.Literal == "detached"
 	}
 	return g
 }

@@ -2,6 +2,7 @@ package runner
 
 import (
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"runtime"
@@ -42,6 +43,28 @@ steps:
 			b.Fatal(r.Err)
 		}
 		b.ReportMetric(peak(), "peak-MB")
+	}
+}
+
+// BenchmarkPlan2000 makes the plan of a long migration and writes its text.
+func BenchmarkPlan2000(b *testing.B) {
+	l := newLab(b)
+	p := l.program(bookHead + "inputs: {most: {type: int, default: 3}}\nsteps:\n" +
+		lines(1000, `  - {id: s%[1]d, uses: mem.set, with: {key: "k${{ inputs.most }}", value: 1}}`+"\n"+
+			`  - {id: g%[1]d, uses: mem.get, with: {key: k}, expect: value <= inputs.most, when: steps.s%[1]d.status == "changed"}`))
+	in, _, err := p.BindInputs(GivenInputs{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		plan, _, err := MakePlan(p, in, Selection{})
+		if err != nil {
+			b.Fatal(err)
+		}
+		if err := plan.WriteText(io.Discard); err != nil {
+			b.Fatal(err)
+		}
 	}
 }
 

@@ -18,7 +18,7 @@ func (r *resolver) gate(n *Node) *Gate {
 	p := place{node: n, item: c.Each.Value == "item"}
 	g := &Gate{
 		Message: r.words(c.Message, p), Retype: r.words(c.Retype, p), Timeout: c.Timeout.Value,
-		Approvals: max(1, c.Approvals.Value), Each: c.Each.Or("run"), Detached: c.Wait.Value == "detached",
+		Approvals: max(1, c.Approvals.Value), Each: c.Each.Or("run"), Attached: c.Wait.Value == "attached", Detached: c.Wait.Value == "detached",
 	}
 	for i := range c.Show {
 		if program := r.compile(&c.Show[i], p, nil, expression.Plain); program != nil {
@@ -27,12 +27,6 @@ func (r *resolver) gate(n *Node) *Gate {
 	}
 	if c.Approvals.Set && c.Approvals.Value < 1 {
 		r.wrong(c.Approvals.Span, "approvals", "1", "approvals is at least 1")
-	}
-	if c.Approvals.Value >= 2 {
-		r.later(c.Approvals.Span, "approvals: %d: this binary asks one person", c.Approvals.Value)
-	}
-	if g.Detached {
-		r.later(c.Wait.Span, "wait: detached: this binary stays while it waits")
 	}
 	return g
 }
@@ -88,16 +82,7 @@ func (r *resolver) rules(n *Node) {
 	if n.When != nil && len(n.When.Expr.Refs) == 0 {
 		r.warn(s.When.Span, "constant-when", "", "this when is always the same: it names nothing that could differ")
 	}
-	if s.Window != nil {
-		r.later(s.Window.Span, "window: this binary does not wait for it")
-	}
-	if s.MaxAge != nil {
-		r.later(s.MaxAge.Span, "max-age: this binary does not watch it")
-	}
-	for i := range s.Guards {
-		r.later(s.Guards[i].Span, "guards of a group: this binary does not watch them")
-		r.guard(&s.Guards[i], place{node: n, item: true, when: during})
-	}
+	r.stopConditions(n)
 	if n.Kind == nil {
 		if n.Shape == Call && (s.Effect.Set || s.Idempotent.Set) {
 			at := s.Effect.Span
@@ -317,51 +302,11 @@ func (r *resolver) later(span schema.Span, format string, args ...any) {
 	r.notYet = append(r.notYet, r.findings[len(r.findings)-1])
 }
 
-// guardsAndPolicy checks the stop conditions of the run and what is asked of the plan.
-func (r *resolver) guardsAndPolicy() {
+// runGuards binds the stop conditions of the run.
+func (r *resolver) runGuards() {
 	for i := range r.book.Guards {
-		if !r.sub {
-			r.later(r.book.Guards[i].Span, "guards: this binary does not watch them")
-		}
-		r.guard(&r.book.Guards[i], place{when: after})
+		r.u.Guards = append(r.u.Guards, r.guard(&r.book.Guards[i], nil))
 	}
-	plan := place{when: after, extra: map[string]*expression.Type{"plan": anyType}}
-	for i := range r.book.Policy {
-		p := &r.book.Policy[i]
-		if !r.sub {
-			r.later(p.Span, "policy: this binary does not ask it")
-		}
-		r.compile(p.Deny, plan, boolType, expression.Plain)
-		r.compile(p.Warn, plan, boolType, expression.Plain)
-		r.words(p.Message, plan)
-	}
-}
-
-func (r *resolver) guard(g *schema.Guard, p place) {
-	kind := r.kind(g.Uses)
-	var on string
-	if g.Target != nil {
-		_, on = r.binding(g.Target, p)
-	}
-	if kind == nil {
-		r.mention(g.Require.Source)
-		for i := range g.With {
-			r.value(&g.With[i].Value, place{node: p.node, when: p.when, secrets: true}, nil)
-		}
-		return
-	}
-	switch {
-	case kind.Effect != steps.Read:
-		r.wrong(g.Uses.Span, "not-a-read", "", "a guard reads, but %s is of effect %s", kind.Name, kind.Effect)
-	case g.Target != nil:
-		r.accepts(kind, on, g.Target.Span)
-	case p.node == nil:
-		r.needsTarget(kind, g.Uses.Span)
-	}
-	r.record(g.With, r.fields(kind.In), recordOf{
-		place: func(input string) place { return p.input(kind, input) }, missing: g.Uses.Span, at: g.Span, noun: kind.Name, rule: "unknown-input",
-	})
-	r.compile(&g.Require, p.with(r.outFields(kind.Out), p.when), boolType, expression.Plain)
 }
 
 // checkInput checks the parts of a declaration against its type and each other, and

@@ -27,29 +27,39 @@ type Config struct {
 	Progress func(Tick)
 	// Ask puts a gate before a person; nil: nobody is there, the run pauses.
 	Ask func(ctx context.Context, q Question) (Answer, error)
-	Log *slog.Logger
+	// Listen serves the control socket in the run's folder: other terminals approve, pause and abort through it.
+	Listen bool
+	Log    *slog.Logger
 
 	Clock   Clock                                                                                      // nil: real time
 	Connect func(ctx context.Context, t steps.Target, a steps.Access) (client any, ok bool, err error) // replaces the target kind's own way to connect where ok; the sandbox uses it
 	Environ func(name string) (string, bool)                                                           // for secrets; nil: the process's
-	// Guardian starts a guardian, at whose end of the pipe Guard runs; nil: steps that need one do not act.
+	// Guardian starts a guardian, at whose end of the pipe ServeGuardian runs; nil: steps that need one do not act.
 	Guardian func(GuardianSpec) (GuardianPipe, error)
 	Journal  journal.Options // how the journal writes; crash tests
 }
 
-// Operator is who started a run: a record, not a login.
+// Operator is who acts: a record, not a login.
 type Operator struct {
-	Name string `json:"name"`
-	UID  int    `json:"uid"`
-	Host string `json:"host"`
+	Name    string `json:"name"`
+	UID     int    `json:"uid"`
+	Host    string `json:"host"`
+	PID     int    `json:"pid,omitempty"`
+	TTY     string `json:"tty,omitempty"`     // the terminal, such as /dev/pts/3
+	SSH     string `json:"ssh,omitempty"`     // address of the SSH client
+	Trusted bool   `json:"trusted,omitempty"` // the name tells people apart, the uid does not: RUNNER_OPERATOR_TRUSTED=1
+}
+
+func (o Operator) person() *Person {
+	return &Person{By: o.Name, UID: o.UID, Host: o.Host, PID: o.PID, TTY: o.TTY, SSH: o.SSH}
 }
 
 // Selection limits a run to a part of its plan.
 type Selection struct {
-	From string   `json:"from,omitempty"` // first step that runs (id)
-	To   string   `json:"to,omitempty"`   // last step that runs (id)
-	Only []string `json:"only,omitempty"` // tags
-	Skip []string `json:"skip,omitempty"` // tags
+	From string   `json:"from,omitempty" doc:"Id of the first step that runs."`
+	To   string   `json:"to,omitempty" doc:"Id of the last step that runs."`
+	Only []string `json:"only,omitempty" doc:"Only steps with one of these tags run."`
+	Skip []string `json:"skip,omitempty" doc:"Steps with one of these tags do not run."`
 }
 
 // Approvals answer gates ahead of their time.
@@ -65,6 +75,13 @@ type Question struct {
 	Sends              []steps.Line // what will be sent
 	Retype             string       // text the person must type; empty: yes or no
 	Builtin            bool
+
+	Approvals int      // how many people must approve
+	Given     []string // who has, by name
+	Own       string   // why an approval of whoever is asked would not count; empty: it does
+	Again     bool     // it was asked before, and something has come between
+	Notice    string   // what that was, where it is about the answer
+	Void      []string // earlier approvals that do not count any more, and why
 }
 
 // Answer is a person's decision.
@@ -96,6 +113,12 @@ type Request struct {
 	DryRun    bool
 	Dir       string // working directory; "": the process's
 	Sandbox   string // path of the world file; "": the real world. Kept, so that a resume is not taken for real
+	// SandboxAddrs are where the systems of the sandbox are, by target. Kept in a saved plan, so
+	// that its world can be brought up as it was.
+	SandboxAddrs map[string]string
+	// Saved is the saved plan that is carried out: what it observed is observed again, and
+	// it is used up (not by a dry run). Program, Inputs, Selection and Dir are its own. Nil: none.
+	Saved *SavedPlan
 }
 
 // ResumeRequest goes on with a run.
@@ -104,7 +127,12 @@ type ResumeRequest struct {
 	Catalog   *Catalog
 	Approvals Approvals
 	Decisions []Decision
+	Overrides []Override // of stop conditions that do not hold
+	Abort     *Abort     // nil: the run goes on
 }
+
+// Abort ends a run for good: nothing of its steps runs any more, only what it ends with.
+type Abort struct{ Reason string }
 
 // Result is how a process of a run ended.
 type Result struct {

@@ -200,10 +200,14 @@ func TestCrashAtEveryRecord(t *testing.T) {
 	}
 }
 
-// crashOnce dies at one record, resumes until the run is over, and compares the end.
 func crashOnce(t *testing.T, book, how string, at int, want string, end Status) {
 	t.Helper()
-	l := newLab(t)
+	crashOn(t, newLab(t), book, how, at, want, end)
+}
+
+// crashOn dies at one record, resumes until the run is over, and compares the end.
+func crashOn(t *testing.T, l *lab, book, how string, at int, want string, end Status) {
+	t.Helper()
 	l.options.Open = (&crashFile{at: at, how: how}).open
 	r := l.exec(l.program(book, "sub.yaml", crashSub))
 	l.options = journal.Options{}

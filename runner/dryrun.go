@@ -190,7 +190,7 @@ func (x *run) dryRead(ctx context.Context, a *act, because string) *halt {
 		return haltFor(c, a.path)
 	}
 	if because != "" {
-		return x.dryUnknown(a.s, a.n, a.path, &unknownError{because})
+		return x.dryUnknown(a, &unknownError{because})
 	}
 	if err != nil {
 		return x.dryFail(a, steps.Classify(err))
@@ -203,17 +203,17 @@ func (x *run) dryRead(ctx context.Context, a *act, because string) *halt {
 		var null *expression.NullError
 		switch {
 		case errors.As(err, &unknown):
-			return x.dryUnknown(a.s, a.n, a.path, err)
+			return x.dryUnknown(a, err)
 		case err != nil && !errors.As(err, &null):
 			return x.dryFail(a, steps.Classify(err))
 		case !ok:
-			return x.dryUnknown(a.s, a.n, a.path, fmt.Errorf("would wait until %s (%s)", a.n.Wait.Until.Expr.Source, x.explain(a.s, a.n.Wait.Until, a.result)))
+			return x.dryUnknown(a, fmt.Errorf("would wait until %s (%s)", a.n.Wait.Until.Expr.Source, x.explain(a.s, a.n.Wait.Until, a.result)))
 		}
 	}
 	if failure := x.must(a.s, "expect", a.n.Expect, a.result); failure != nil {
 		var unknown *unknownError
 		if errors.As(failure, &unknown) {
-			return x.dryUnknown(a.s, a.n, a.path, unknown)
+			return x.dryUnknown(a, unknown)
 		}
 		return x.dryFail(a, failure)
 	}
@@ -243,9 +243,10 @@ func (x *run) dryChange(ctx context.Context, a *act, because string) *halt {
 	if err != nil { // the target is not as it will be: only what is known offline can be told
 		change, err = bounded(x, limited, a.path, func(ctx context.Context) (steps.Change, error) { return a.kind.Plan(ctx, nil, a.in) })
 		if err != nil {
-			return x.dryUnknown(a.s, a.n, a.path, &unknownError{because})
+			return x.dryUnknown(a, &unknownError{because})
 		}
 	}
+	a.lines, a.because = change.Lines, because
 	touched := a.touches()
 	for _, l := range change.Lines {
 		if l.Target != "" {
@@ -270,6 +271,7 @@ func (x *run) dryDone(a *act, status string, lines []string) *halt {
 		}
 	}
 	body := &StepFinished{Status: status, Attempts: 1, Commands: lines}
+	body.Observed = x.observed(a, body, a.because)
 	seal(a.result, body)
 	a.s.set(a.n.ID, a.result)
 	for i := range lines {
@@ -285,20 +287,39 @@ func (x *run) dryDone(a *act, status string, lines []string) *halt {
 func (x *run) dryFail(a *act, failure *steps.Error) *halt {
 	var refused *steps.Error
 	if errors.As(failure, &refused) && refused.Kind == dryRefusal {
-		return x.dryUnknown(a.s, a.n, a.path, failure)
+		return x.dryUnknown(a, failure)
 	}
-	return x.dryRefused(a.s, a.n, a.path, failure)
+	return x.dryRefused(a, failure)
+}
+
+// noteDry keeps, in a dry run, what was seen of an element that is skipped or made of
+// others: where it asks something, or goes over what only a run can know.
+func (x *run) noteDry(a *act, body *StepFinished, items []FrozenItem) {
+	if x.dry == nil {
+		return
+	}
+	o := x.observed(a, body, "")
+	if o.Items = items; items != nil || len(o.Conditions) > 0 || body.Status != statusOK {
+		body.Observed = o
+	}
+}
+
+// glance is an element of which a dry run has seen no more than its conditions.
+func (x *run) glance(s *scope, n *Node, path string) *act {
+	return &act{x: x, n: n, s: s, path: path, effect: n.Effect}
 }
 
 // dryRefused is a step, of whatever shape, that is known to fail, or that hangs on
 // something that a dry run does not know.
-func (x *run) dryRefused(s *scope, n *Node, path string, failure *steps.Error) *halt {
+func (x *run) dryRefused(a *act, failure *steps.Error) *halt {
+	s, n, path := a.s, a.n, a.path
 	var unknown *unknownError
 	if errors.As(failure, &unknown) {
-		return x.dryUnknown(s, n, path, unknown)
+		return x.dryUnknown(a, unknown)
 	}
 	failure = x.masked(failure)
 	body := &StepFinished{Status: statusFailed, Error: errorBody(failure)}
+	body.Observed = x.observed(a, body, "")
 	if n.Shape == Leaf && n.Effect == steps.Read && n.OnFailure == "continue" && n.Loop == nil && !n.FanOut {
 		result := nothing(n) // it fails as it would in a run, which goes on
 		seal(result, body)
@@ -315,15 +336,17 @@ func (x *run) dryRefused(s *scope, n *Node, path string, failure *steps.Error) *
 }
 
 // dryUnknown is a step of which a dry run cannot tell how it would end.
-func (x *run) dryUnknown(s *scope, n *Node, path string, why error) *halt {
-	because := path
+func (x *run) dryUnknown(a *act, why error) *halt {
+	path, because := a.path, a.path
 	var unknown *unknownError
 	if errors.As(why, &unknown) {
 		because = unknown.because
 	}
-	x.dry.wouldInside(n, path)
-	s.unknown(n, because)
-	if _, err := x.record(recStepFinished, path, &StepFinished{Status: statusUnknown, Reason: x.mask.String(why.Error())}); err != nil {
+	body := &StepFinished{Status: statusUnknown, Reason: x.mask.String(why.Error())}
+	body.Observed = x.observed(a, body, because)
+	x.dry.wouldInside(a.n, path)
+	a.s.unknown(a.n, because)
+	if _, err := x.record(recStepFinished, path, body); err != nil {
 		return broken(path, err)
 	}
 	return nil

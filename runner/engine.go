@@ -61,8 +61,12 @@ type run struct {
 
 	acts *acts // what has started, for the way back
 
-	gates sync.Mutex // one question at a time
+	desk  desk
+	turn  chan struct{} // held while a question is on the terminal: one at a time
+	looks looks
 	backgrounds
+	lookingFirst bool // what had tripped is looked at before anything starts
+	endings
 	foreigners map[string]*boundTarget // targets that no runbook declares, by name
 	seq        int64                   // of a dry run's records
 	mu         sync.Mutex
@@ -76,10 +80,11 @@ type halt struct {
 	end     Status
 	decided string // what an on-failure on the way said: stop, rollback-run
 	passive bool   // not a failure of its own: cut by another branch, or by the timeout of a group around it
+	tripped bool   // a stop condition ended it: nothing rescues it, and nothing that changes anything follows
 }
 
 // own says that this is a failure, and the element's own: what rescue and on-failure are about.
-func (h *halt) own() bool { return h != nil && h.end == Failed && !h.passive }
+func (h *halt) own() bool { return h != nil && h.end == Failed && !h.passive && !h.tripped }
 
 // worse says which of two branches' ends is the run's: what needs a person comes first.
 func worse(a, b *halt) *halt {
@@ -89,16 +94,18 @@ func worse(a, b *halt) *halt {
 			return 0
 		case h.passive:
 			return 1
+		case h.tripped: // before a failure, which may be handled
+			return 4
 		case h.end == Paused:
 			return 2
 		case h.end == Failed && h.decided != "rollback-run":
 			return 3
 		case h.end == Failed:
-			return 4
-		case h.end == InDoubt:
 			return 5
+		case h.end == InDoubt:
+			return 6
 		}
-		return 6
+		return 7
 	}
 	if rank(b) > rank(a) {
 		return b
@@ -253,6 +260,11 @@ func (x *run) once(ctx context.Context, s *scope, n *Node, path string, gates bo
 
 // onFailure is what rescue and on-failure make of a failure.
 func (x *run) onFailure(ctx context.Context, s *scope, n *Node, path string, span *span, h *halt) *halt {
+	retrace := func(ctx context.Context) *halt { return x.retrace(ctx, s, n, path) }
+	if h.decided == decidedRollback { // by a stop condition of this very element
+		h.decided = ""
+		return x.rollbackSpan(ctx, path, span, h, retrace)
+	}
 	before := x.past.handledBy(path)
 	if before != "" && before != "rescue" {
 		return nil
@@ -283,7 +295,7 @@ func (x *run) onFailure(ctx context.Context, s *scope, n *Node, path string, spa
 	case "rollback-run":
 		h.decided = "rollback-run"
 	case "rollback":
-		return x.rollbackSpan(ctx, path, span, h, func(ctx context.Context) *halt { return x.retrace(ctx, s, n, path) })
+		return x.rollbackSpan(ctx, path, span, h, retrace)
 	}
 	return h
 }
@@ -375,8 +387,8 @@ func jsonable(v any) any {
 	return v
 }
 
-// guard is what is asked before anything acts: when, require, confirm, in this order.
-func (x *run) guard(ctx context.Context, s *scope, n *Node, path string, gates bool) (skipped bool, h *halt) {
+// admit is what is asked before anything acts: when, require, confirm, in this order.
+func (x *run) admit(ctx context.Context, s *scope, n *Node, path string, gates bool) (skipped bool, h *halt) {
 	if reason, ok := x.past.skipped(path); ok {
 		x.skip(s, n, reason)
 		return true, nil
@@ -393,10 +405,17 @@ func (x *run) guard(ctx context.Context, s *scope, n *Node, path string, gates b
 				reason += " (" + why + ")"
 			}
 			x.skip(s, n, reason)
-			if _, err := x.record(recStepFinished, path, &StepFinished{Status: statusSkipped, Reason: reason}); err != nil {
+			body := &StepFinished{Status: statusSkipped, Reason: reason}
+			x.noteDry(x.glance(s, n, path), body, nil)
+			if _, err := x.record(recStepFinished, path, body); err != nil {
 				return true, broken(path, err)
 			}
 			return true, nil
+		}
+	}
+	if !began {
+		if _, h := x.awaitWindow(ctx, s, n, path); h != nil {
+			return true, h
 		}
 	}
 	if !gates {
@@ -407,12 +426,22 @@ func (x *run) guard(ctx context.Context, s *scope, n *Node, path string, gates b
 			return true, x.refused(s, n, path, err)
 		}
 	}
-	return false, x.asked(ctx, s, n, path, "")
+	if h := x.asked(ctx, s, n, path); h != nil || began {
+		return false, h
+	}
+	waited, h := x.awaitWindow(ctx, s, n, path) // the answer may have come when it was shut again
+	if h != nil || !waited {
+		return false, h
+	}
+	if err := x.must(s, "require", n.Require, nil); err != nil {
+		return true, x.refused(s, n, path, err)
+	}
+	return false, nil
 }
 
 // asked is gate, and a refusal fails the step.
-func (x *run) asked(ctx context.Context, s *scope, n *Node, path, part string) *halt {
-	h := x.gate(ctx, s, n, path, part)
+func (x *run) asked(ctx context.Context, s *scope, n *Node, path string) *halt {
+	h := x.gate(ctx, s, n, path, "", x.past.started(path))
 	if h.own() {
 		return x.refused(s, n, path, h.err)
 	}
@@ -431,7 +460,7 @@ func (x *run) skip(s *scope, n *Node, reason string) {
 func (x *run) refused(s *scope, n *Node, path string, failure *steps.Error) *halt {
 	failure = x.masked(failure)
 	if x.dry != nil {
-		return x.dryRefused(s, n, path, failure)
+		return x.dryRefused(x.glance(s, n, path), failure)
 	}
 	if was := x.past.live(path); was != nil && was.open && was.acted {
 		return &halt{path: path, end: InDoubt, err: &steps.Error{Kind: failure.Kind, Unknown: true, Hint: x.waysOut(path),

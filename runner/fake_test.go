@@ -207,6 +207,10 @@ type lab struct {
 	ctx     context.Context
 	environ map[string]string
 	quiet   bool // keep no records
+	listen  bool // serve the control socket
+	// opened, in a goroutine of its own, is told of each gate that opens
+	opened func(path string)
+	others sync.WaitGroup
 	// guardian starts them; nil: none can be started
 	guardian func(GuardianSpec) (GuardianPipe, error)
 }
@@ -229,7 +233,10 @@ func (l *lab) config() Config {
 			if l.observe != nil {
 				l.observe(r)
 			}
-		}, Ask: l.ask, Clock: l.clock, Journal: l.options, Guardian: l.guardian}
+			if l.opened != nil && r.Type == recGateOpened {
+				l.others.Go(func() { l.opened(r.Step) })
+			}
+		}, Ask: l.ask, Clock: l.clock, Journal: l.options, Guardian: l.guardian, Listen: l.listen}
 }
 
 func (l *lab) program(text string, files ...string) *Program {

@@ -21,6 +21,7 @@ type frame struct {
 	targets map[string]*boundTarget // by name; those passed in as inputs too
 	shown   map[string]any          // what expressions see of the targets
 	asked   bool                    // a person has said yes to the step that this unit is
+	mustRun bool                    // it is part of a rollback or of finally
 }
 
 // boundTarget is a target whose declaration has been evaluated.

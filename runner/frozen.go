@@ -43,6 +43,14 @@ type Frozen struct {
 
 // Freeze makes the plan.json of a run that is about to start.
 func Freeze(_ context.Context, cfg Config, req Request) ([]byte, error) {
+	raw, err := freeze(cfg, req).marshal()
+	if err != nil {
+		return nil, fmt.Errorf("freeze the plan: %w", err)
+	}
+	return raw, nil
+}
+
+func freeze(cfg Config, req Request) Frozen {
 	p := req.Program
 	f := Frozen{
 		Format: frozenFormat, Digest: p.Digest(req.Inputs), Sources: p.Sources, Inputs: map[string]any{}, Origins: req.Inputs.Origins,
@@ -62,11 +70,7 @@ func Freeze(_ context.Context, cfg Config, req Request) ([]byte, error) {
 			f.Inventory = s.Path
 		}
 	}
-	raw, err := f.marshal()
-	if err != nil {
-		return nil, fmt.Errorf("freeze the plan: %w", err)
-	}
-	return raw, nil
+	return f
 }
 
 // marshal writes the document with its sum.
@@ -119,24 +123,40 @@ func Thaw(raw []byte) (*Frozen, error) {
 	if err := d.Decode(&f); err != nil {
 		return damaged("%w", err)
 	}
+	if err := f.verify(); err != nil {
+		return damaged("%w", err)
+	}
+	return &f, nil
+}
+
+// verify compares every SHA-256 in the document with what it is of.
+func (f *Frozen) verify() error {
 	for _, s := range f.Sources {
 		sum := sha256.Sum256([]byte(s.Text))
 		if hex.EncodeToString(sum[:]) != s.SHA256 {
-			return damaged("the text of %s is not the one that was frozen", s.Path)
+			return fmt.Errorf("the text of %s is not the one that was frozen", s.Path)
 		}
 	}
 	if sum, err := f.sum(); err != nil || sum != f.Sum {
-		return damaged("it is not what was written")
+		return errors.New("it is not what was written")
 	}
 	if len(f.Sources) == 0 || f.Sources[0].Role != "runbook" {
-		return damaged("it holds no runbook")
+		return errors.New("it holds no runbook")
 	}
-	return &f, nil
+	return nil
 }
 
 // Program binds the frozen sources again, without reading a file. A *UsageError says that
 // this binary does not carry them out as the one that froze them did.
 func (f *Frozen) Program(c *Catalog) (*Program, *Inputs, error) {
+	return f.bind(c, nil, rebinding{refused: "the frozen runbook, which the one that started the run took",
+		kinds: "step kinds that the run uses differ between this binary and the one that started it", hint: "resume with version " + f.Version})
+}
+
+// rebinding is what is said where frozen sources cannot be bound again.
+type rebinding struct{ refused, kinds, hint string }
+
+func (f *Frozen) bind(c *Catalog, overlay func(*schema.Inventory) (*schema.Inventory, error), words rebinding) (*Program, *Inputs, error) {
 	texts := map[string]string{}
 	var inventory *schema.Inventory
 	for _, s := range f.Sources {
@@ -151,6 +171,12 @@ func (f *Frozen) Program(c *Catalog) (*Program, *Inputs, error) {
 			texts[filepath.Clean(s.Path)] = s.Text
 		}
 	}
+	if overlay != nil {
+		var err error
+		if inventory, err = overlay(inventory); err != nil {
+			return nil, nil, err
+		}
+	}
 	p, findings := Load(f.Sources[0].Path, LoadOptions{Catalog: c, Inventory: inventory, ReadFile: func(path string) ([]byte, error) {
 		text, ok := texts[filepath.Clean(path)]
 		if !ok {
@@ -159,12 +185,10 @@ func (f *Frozen) Program(c *Catalog) (*Program, *Inputs, error) {
 		return []byte(text), nil
 	}})
 	if p == nil || schema.Failed(findings) {
-		return nil, nil, &UsageError{Findings: findings, Err: errors.New("this binary refuses the frozen runbook, which the one that started the run took"),
-			Hint: "resume with version " + f.Version}
+		return nil, nil, &UsageError{Findings: findings, Err: errors.New("this binary refuses " + words.refused), Hint: words.hint}
 	}
 	if kinds := p.kindsDigest(); kinds != f.Kinds {
-		return nil, nil, &UsageError{Err: errors.New("step kinds that the run uses differ between this binary and the one that started it"),
-			Hint: "resume with version " + f.Version}
+		return nil, nil, &UsageError{Err: errors.New(words.kinds), Hint: words.hint}
 	}
 	in := &Inputs{Values: map[string]any{}, Origins: f.Origins}
 	for _, decl := range p.Root.Inputs {
@@ -179,8 +203,7 @@ func (f *Frozen) Program(c *Catalog) (*Program, *Inputs, error) {
 		in.Values[decl.Name] = expression.Decode(t, v)
 	}
 	if got := p.Digest(in); got != f.Digest {
-		return nil, nil, &UsageError{Err: fmt.Errorf("the frozen plan gives the digest %.12s, and %.12s was started", got, f.Digest),
-			Hint: "resume with version " + f.Version}
+		return nil, nil, &UsageError{Err: fmt.Errorf("the frozen plan gives the digest %.12s here, and %.12s where it was made", got, f.Digest), Hint: words.hint}
 	}
 	return p, in, nil
 }

@@ -7,21 +7,73 @@ import (
 	"slices"
 	"strings"
 
+	"runbook/runner/journal"
 	"runbook/steps"
 )
 
-// gate asks a person before a node acts, unless it was answered already. part names
-// the batch or item it is asked for; empty: once for the whole.
-func (x *run) gate(ctx context.Context, s *scope, n *Node, path, part string) *halt {
+// gate asks before a node acts, unless it was answered already. part names the batch that
+// it is asked for; empty: it is asked for all of path. begun tells that what it lets
+// through has started in an earlier process.
+func (x *run) gate(ctx context.Context, s *scope, n *Node, path, part string, begun bool) *halt {
 	g := n.Confirm
 	if g == nil || x.dry != nil || g.Builtin && s.frame.asked {
 		return nil
 	}
-	at := path + part
-	if x.past.approved(at) {
-		return nil
+	at, digest := path+part, x.prog.StepDigest(n)
+	was := x.past.gate(at)
+	switch {
+	case was == nil:
+	case was.ended != nil:
+		return refusal(was)
+	case begun && was.approved() && (was.Digest == digest || was.Digest == ""):
+		return nil // what it shows may look otherwise by now: that is its own doing
 	}
-	q := Question{Run: x.id, Step: at, Message: x.words(s, g.Message), Retype: x.words(s, g.Retype), Builtin: g.Builtin}
+	q := x.question(ctx, s, n, path, at)
+	open := GateOpened{Message: q.Message, Sends: commands(q.Sends), Builtin: g.Builtin, Digest: digest, Retype: q.Retype, Detached: g.Detached}
+	for _, l := range q.Show {
+		open.Show = append(open.Show, l.Command+" = "+l.To)
+	}
+	if g.Approvals > 1 {
+		open.Approvals = g.Approvals
+	}
+	if g.Timeout > 0 {
+		open.Timeout = g.Timeout.String()
+	}
+	if was != nil {
+		switch why := was.differs(open); {
+		case why == "" && was.approved():
+			return nil
+		case why != "":
+			for _, d := range was.given {
+				open.Void = append(open.Void, fmt.Sprintf("the approval by %s does not count any more: %s", d.who(), why))
+			}
+		}
+	}
+	q.Void = open.Void
+	if err := x.desk.open(ctx, x, at, open); err != nil {
+		return broken(at, err)
+	}
+	if h, over := x.answered(ctx, at); over {
+		return h
+	}
+	if how := x.ahead(n, g, q); how != "" {
+		if _, err := x.decideGate(ctx, at, x.own(true, how, ""), ""); err != nil && !errors.As(err, new(*UsageError)) {
+			return broken(at, err)
+		}
+		if h, over := x.answered(ctx, at); over {
+			return h
+		}
+	}
+	if g.Detached || x.cfg.Ask == nil && !g.Attached {
+		return x.leave(ctx, at)
+	}
+	return x.await(ctx, g, at, q)
+}
+
+// question is a gate as whoever answers sees it.
+func (x *run) question(ctx context.Context, s *scope, n *Node, path, at string) Question {
+	g := n.Confirm
+	q := Question{Run: x.id, Step: at, Message: x.words(s, g.Message), Retype: strings.TrimSpace(x.words(s, g.Retype)), Builtin: g.Builtin, Approvals: g.Approvals}
 	if g.Builtin && q.Message == "" {
 		q.Message = x.mask.String(x.destroys(s, n, path))
 	}
@@ -35,86 +87,162 @@ func (x *run) gate(ctx context.Context, s *scope, n *Node, path, part string) *h
 		q.Show = append(q.Show, line)
 	}
 	q.Sends = x.preview(ctx, s, n, path)
-	opened := &GateOpened{Message: q.Message, Builtin: q.Builtin}
-	for _, l := range q.Show {
-		opened.Show = append(opened.Show, l.Command+" = "+l.To)
-	}
-	opened.Sends = commands(q.Sends)
-	if err := x.durable(ctx, recGateOpened, at, opened); err != nil {
-		return broken(at, err)
-	}
-	answer, how, err := x.ask(ctx, n, g, q)
-	if err != nil {
-		if h := stopped(ctx, at); h != nil {
-			return h
-		}
-		return x.gateEnded(ctx, at, q.Retype != "" || g.Approvals > 1, err)
-	}
-	body := &GateDecided{Approved: answer.Approved, By: x.cfg.Operator.Name, UID: x.cfg.Operator.UID, How: how, Reason: answer.Reason}
-	if err := x.durable(ctx, recGateDecided, at, body); err != nil {
-		return broken(at, err)
-	}
-	if !answer.Approved {
-		why := answer.Reason
-		if why == "" {
-			why = "no reason given"
-		}
-		return failed(at, steps.Errorf("rejected", "refused by %s: %s", x.cfg.Operator.Name, why))
-	}
-	return nil
+	return q
 }
 
-// errNobody says that a gate has nobody to ask.
-var errNobody = errors.New("nobody is there to answer")
+// ahead tells how the command line has answered the gate; empty: it has not.
+func (x *run) ahead(n *Node, g *Gate, q Question) string {
+	names := x.approvals.Steps
+	switch {
+	case g.Builtin && x.approvals.Yes:
+		return "--yes"
+	case q.Retype != "" || g.Approvals > 1:
+	case slices.Contains(names, "all") || slices.Contains(names, n.ID) || slices.Contains(names, q.Step):
+		return "--approve"
+	}
+	return ""
+}
 
 // errGateTimeout is the cause of a gate's own timeout.
 var errGateTimeout = errors.New("the gate's timeout is over")
 
-// ask finds the answer: given on the command line, or from a person.
-func (x *run) ask(ctx context.Context, n *Node, g *Gate, q Question) (Answer, string, error) {
-	if g.Builtin && x.approvals.Yes {
-		return Answer{Approved: true}, "--yes", nil
-	}
-	if q.Retype == "" && g.Approvals < 2 {
-		if slices.Contains(x.approvals.Steps, "all") || slices.Contains(x.approvals.Steps, n.ID) || slices.Contains(x.approvals.Steps, q.Step) {
-			return Answer{Approved: true}, "--approve", nil
-		}
-	}
-	if x.cfg.Ask == nil {
-		return Answer{}, "", errNobody
-	}
+// errDecided ends a prompt: another terminal has answered.
+var errDecided = errors.New("another terminal has answered")
+
+// await stays at a gate until it is decided, at the prompt or from another terminal, or
+// its timeout is over. Limits of what stands around it do not run meanwhile.
+func (x *run) await(ctx context.Context, g *Gate, at string, q Question) *halt {
 	defer x.atGate(ctx)()
+	outer := ctx
 	ctx, done := softly(ctx)
 	defer done()
-	x.gates.Lock()
-	defer x.gates.Unlock()
-	if ctx.Err() != nil { // while another question was open
-		return Answer{}, "", context.Cause(ctx)
+	prompts := x.cfg.Ask != nil
+	for {
+		if h, over := x.answered(outer, at); over {
+			return h
+		}
+		if ctx.Err() != nil {
+			return stopped(outer, at)
+		}
+		state, changed := x.desk.look(at)
+		waiting, cancel := ctx, context.CancelFunc(func() {})
+		if last := state.expires(); !last.IsZero() {
+			waiting, cancel = x.clock.WithTimeout(ctx, last.Sub(x.clock.Now()), errGateTimeout)
+		}
+		var err error
+		if prompts {
+			err = x.prompt(waiting, at, &q, state, changed)
+		} else {
+			select {
+			case <-changed:
+			case <-waiting.Done():
+			}
+		}
+		cancel()
+		var dead *journal.WriteError
+		switch {
+		case err == nil:
+		case errors.As(err, &dead):
+			return broken(at, err)
+		case g.Attached:
+			prompts = false // nobody answers here any more; others can
+		default:
+			return x.leave(outer, at)
+		}
 	}
-	if g.Timeout > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = x.clock.WithTimeout(ctx, g.Timeout, errGateTimeout)
-		defer cancel()
-	}
-	answer, err := bounded(x, ctx, q.Step, func(ctx context.Context) (Answer, error) { return x.cfg.Ask(ctx, q) })
-	if err != nil && errors.Is(context.Cause(ctx), errGateTimeout) {
-		err = errGateTimeout
-	}
-	return answer, "prompt", err
 }
 
-// gateEnded is a gate that nobody answered. inPerson: no flag can answer it.
-func (x *run) gateEnded(ctx context.Context, at string, inPerson bool, err error) *halt {
-	if errors.Is(err, errGateTimeout) {
-		return failed(at, &steps.Error{Kind: "gate-timeout", Err: err})
+// prompt asks the person who is here, one question at a time. It ends without an error
+// when another terminal has decided, and when the context ends.
+func (x *run) prompt(ctx context.Context, at string, q *Question, state gateState, changed <-chan struct{}) error {
+	select {
+	case x.turn <- struct{}{}:
+		defer func() { <-x.turn }()
+	case <-changed:
+		return nil
+	case <-ctx.Done():
+		return nil
 	}
-	reason := fmt.Sprintf("%s waits for an approval", at)
-	if werr := x.durable(ctx, recRunPaused, at, &RunPaused{Reason: reason}); werr != nil {
-		return broken(at, werr)
+	asking, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	go func() {
+		select {
+		case <-changed:
+			stop(errDecided)
+		case <-asking.Done():
+		}
+	}()
+	q.Given, q.Own = state.by(), ""
+	if state.needed() > 1 {
+		q.Own = state.own(x.own(true, "prompt", ""), x.starter())
+	}
+	asked := *q
+	answer, err := bounded(x, asking, at, func(ctx context.Context) (Answer, error) { return x.cfg.Ask(ctx, asked) })
+	q.Again, q.Notice = true, ""
+	if asking.Err() != nil {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	_, err = x.decideGate(ctx, at, x.own(answer.Approved, "prompt", answer.Reason), q.Retype)
+	if errors.As(err, new(*UsageError)) { // it does not count
+		q.Notice = err.Error()
+		return nil
+	}
+	return err
+}
+
+// own is a decision by whoever runs this process.
+func (x *run) own(approved bool, how, reason string) GateDecided {
+	op := x.cfg.Operator
+	return GateDecided{Approved: approved, Person: op.person(), How: how, Reason: reason, Trusted: op.Trusted}
+}
+
+// answered is what a decision about a gate means for the run; over: there is one.
+func (x *run) answered(ctx context.Context, at string) (h *halt, over bool) {
+	state, err := x.desk.expire(ctx, x, at)
+	switch {
+	case err != nil:
+		return broken(at, err), true
+	case state.ended != nil:
+		return refusal(&state), true
+	}
+	return nil, state.approved()
+}
+
+// refusal is the failure of a step whose gate was not passed.
+func refusal(g *gateState) *halt {
+	if g.ended.Person == nil {
+		return failed(g.path, &steps.Error{Kind: "gate-timeout", Err: errGateTimeout})
+	}
+	why := g.ended.Reason
+	if why == "" {
+		why = "no reason given"
+	}
+	return failed(g.path, steps.Errorf("rejected", "refused by %s: %s", g.ended.who(), why))
+}
+
+// leave ends the process at a gate that nobody here answers: the run waits without it.
+func (x *run) leave(ctx context.Context, at string) *halt {
+	state, _ := x.desk.look(at)
+	reason := at + " " + state.missing()
+	if err := x.durable(ctx, recRunPaused, at, &RunPaused{Reason: reason}); err != nil {
+		return broken(at, err)
 	}
 	hint := x.wayOn("", "--approve "+quoted(at))
-	if inPerson {
-		hint = x.wayOn("it can be answered on a terminal alone", "")
+	if state.Retype != "" || state.needed() > 1 {
+		by := "runner approve " + x.id + " " + quoted(at)
+		if state.Retype != "" {
+			by += " --retype TEXT"
+		}
+		if state.needed() > 1 {
+			by += " (by each of them)"
+		}
+		if x.sandbox != "" {
+			by = "it can be answered on a terminal alone"
+		}
+		hint = x.wayOn(by, "")
 	}
 	return &halt{path: at, end: Paused, err: &steps.Error{Kind: "approval", Err: errors.New(reason), Hint: hint}}
 }

@@ -12,7 +12,7 @@ import (
 // group runs a group or a sub-runbook: attempts of what is in it and its expect, under retry.
 func (x *run) group(ctx context.Context, s *scope, n *Node, path string, gates bool) *halt {
 	began := x.clock.Now()
-	if skipped, h := x.guard(ctx, s, n, path, gates); h != nil || skipped {
+	if skipped, h := x.admit(ctx, s, n, path, gates); h != nil || skipped {
 		return h
 	}
 	most, err := setting(x, s, n.Timeout, "timeout")
@@ -40,39 +40,45 @@ func (x *run) group(ctx context.Context, s *scope, n *Node, path string, gates b
 	}
 	attempt := x.past.attempt(path)
 	result := map[string]any{}
-	for try := 1; ; try++ {
-		seq, err := x.beginGroup(s, n, path, attempt, try)
-		if err != nil {
-			return broken(path, err)
-		}
-		if try == 1 && n.marked() {
-			x.acts.add(ctx, &entry{n: n, s: s, path: path, seq: seq})
-		}
-		clear(result)
-		h := x.inside(ctx, s, n, path, result)
-		if h == nil {
-			if failure := x.must(s, "expect", n.Expect, result); failure != nil {
-				h = failed(path, failure)
+	timedOut := func() bool { return ctx.Err() != nil && over(outer) == nil }
+	h := x.watched(ctx, s, n, path, func(ctx context.Context) *halt {
+		for try := 1; ; try++ {
+			seq, err := x.beginGroup(s, n, path, attempt, try)
+			if err != nil {
+				return broken(path, err)
 			}
+			if try == 1 && n.marked() {
+				x.acts.add(ctx, &entry{n: n, s: s, path: path, seq: seq})
+			}
+			clear(result)
+			h := x.inside(ctx, s, n, path, result)
+			if h == nil {
+				if failure := x.must(s, "expect", n.Expect, result); failure != nil {
+					h = failed(path, failure)
+				}
+			}
+			if !h.own() || x.dry != nil || h.decided != "" || timedOut() || !x.again(s, policy, try, h.err, result) {
+				return h
+			}
+			if err := x.retrying(ctx, path, policy, attempt, try, h.err); err != nil {
+				return x.interruptedRetry(err, path)
+			}
+			x.past.restart(path, s.prefix, n)
+			attempt++
 		}
-		if h != nil && h.end == Failed && over(outer) == nil && ctx.Err() != nil && h.passive {
-			h = failed(path, &steps.Error{Kind: "timeout", Err: fmt.Errorf("%w (%s); it was at %s", errTimeout, most, h.path)})
-		}
-		if h != nil && !h.own() {
-			return h
-		}
-		if x.dry != nil && h != nil {
-			return x.dryRefused(s, n, path, h.err)
-		}
-		if timedOut := ctx.Err() != nil && over(outer) == nil; h == nil || h.decided != "" || timedOut || !x.again(s, policy, try, h.err, result) {
-			return x.groupFinished(ctx, s, n, path, attempt, result, began, h)
-		}
-		if err := x.retrying(ctx, path, policy, attempt, try, h.err); err != nil {
-			return x.interruptedRetry(err, path)
-		}
-		x.past.restart(path, s.prefix, n)
-		attempt++
+	})
+	if h != nil && h.end == Failed && h.passive && timedOut() {
+		h = failed(path, &steps.Error{Kind: "timeout", Err: fmt.Errorf("%w (%s); it was at %s", errTimeout, most, h.path)})
 	}
+	switch {
+	case h != nil && !h.own():
+		return h
+	case h != nil && x.dry != nil:
+		a := x.glance(s, n, path)
+		a.result = result
+		return x.dryRefused(a, h.err)
+	}
+	return x.groupFinished(ctx, s, n, path, attempt, result, began, h)
 }
 
 // beginGroup journals that an attempt of a group begins, and gives its place in the order
@@ -114,8 +120,13 @@ func (x *run) inside(ctx context.Context, s *scope, n *Node, path string, result
 	if n.Shape == Call {
 		return x.call(ctx, s, n, path, result)
 	}
-	if n.Repeat == nil || x.dry != nil {
+	if n.Repeat == nil {
 		return x.members(ctx, s, n)
+	}
+	if x.dry != nil { // one pass is enough to look
+		inner := newScope(s.frame, s, passPrefix(path, 1), nil)
+		defer s.adopt(inner)
+		return x.members(ctx, inner, n)
 	}
 	most, err := setting(x, s, n.Repeat.Max, "repeat.max")
 	if err != nil {
@@ -236,7 +247,7 @@ func (x *run) callScope(s *scope, n *Node, path string) (*scope, *halt) {
 	if err != nil {
 		return nil, failed(path, x.masked(steps.Classify(err)))
 	}
-	fr.asked = s.frame.asked || n.asks()
+	fr.asked, fr.mustRun = s.frame.asked || n.asks(), s.mustRun(n)
 	return newScope(fr, nil, path+"/", nil), nil
 }
 
@@ -262,6 +273,9 @@ func (x *run) groupFinished(ctx context.Context, s *scope, n *Node, path string,
 	seal(result, body)
 	x.dryStatus(ctx, result, unknownStatus)
 	s.set(n.ID, result)
+	a := x.glance(s, n, path)
+	a.result = result
+	x.noteDry(a, body, nil)
 	if _, err := x.record(recStepFinished, path, body); err != nil {
 		return broken(path, err)
 	}

@@ -196,9 +196,9 @@ type GuardianConfig struct {
 	EndRunner func(pid int) error
 }
 
-// Guard is the life of a guardian: it reads its order from in, confirms on out, waits, and
+// ServeGuardian is the life of a guardian: it reads its order from in, confirms on out, waits, and
 // acts if the runner is gone. It returns when the act is over or not needed.
-func Guard(ctx context.Context, cfg GuardianConfig, in io.Reader, out io.Writer) error {
+func ServeGuardian(ctx context.Context, cfg GuardianConfig, in io.Reader, out io.Writer) error {
 	if cfg.Clock == nil {
 		cfg.Clock = realClock{}
 	}

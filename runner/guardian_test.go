@@ -85,7 +85,7 @@ func inProcess(cfg GuardianConfig) func(GuardianSpec) (GuardianPipe, error) {
 		in, toGuardian := io.Pipe()
 		fromGuardian, out := io.Pipe()
 		p := &pipe{Reader: fromGuardian, WriteCloser: toGuardian, done: make(chan error, 1)}
-		go func() { p.done <- Guard(context.Background(), cfg, in, out) }()
+		go func() { p.done <- ServeGuardian(context.Background(), cfg, in, out) }()
 		return p, nil
 	}
 }
@@ -180,7 +180,7 @@ func TestGuardianEndsRunner(t *testing.T) {
 		return runnerEnd.Close()
 	}}
 	done := make(chan error, 1)
-	go func() { done <- Guard(t.Context(), cfg, in, out) }()
+	go func() { done <- ServeGuardian(t.Context(), cfg, in, out) }()
 	order := `{"kind":"vault.turn","step":"turn","plan":{},"target":"v","targets":[{"name":"v","kind":"vault","config":{"addr":"127.0.0.1:1"}}],"limit":1000000,"runner":4711}` + "\n"
 	if _, err := io.WriteString(runnerEnd, order); err != nil {
 		t.Fatal(err)

@@ -25,7 +25,7 @@ func (x *run) leaf(ctx context.Context, s *scope, n *Node, path string, gates bo
 	if h, restored := x.restore(ctx, s, n, path); restored {
 		return h
 	}
-	if skipped, h := x.guard(ctx, s, n, path, gates); h != nil || skipped {
+	if skipped, h := x.admit(ctx, s, n, path, gates); h != nil || skipped {
 		return h
 	}
 	a, err := x.prepare(s, n, path)
@@ -156,15 +156,19 @@ func (x *run) perform(ctx context.Context, a *act) *halt {
 	if err != nil {
 		return x.refused(a.s, a.n, a.path, steps.Classify(err))
 	}
+	defer x.looks.enter(a.path, a.began)()
+	a.attempt = 1
+	if h, over := x.inherit(ctx, a); over {
+		return h
+	}
+	if _, h := x.awaitWindow(ctx, a.s, a.n, a.path); h != nil { // an attempt after a crash is a start
+		return h
+	}
 	outer := ctx
 	if limit > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = x.clock.WithTimeout(ctx, limit, errTimeout)
 		defer cancel()
-	}
-	a.attempt = 1
-	if h, over := x.inherit(ctx, a); over {
-		return h
 	}
 	for a.try = 1; ; a.attempt, a.try = a.attempt+1, a.try+1 {
 		status, err := x.attempt(ctx, a)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -37,7 +38,7 @@ func (x *run) loop(ctx context.Context, s *scope, n *Node, path string) *halt {
 		return x.refused(s, n, path, steps.Classify(err))
 	}
 	if n.Confirm == nil || n.Confirm.Each == "" || n.Confirm.Each == "run" {
-		if h := x.asked(ctx, s, n, path, ""); h != nil {
+		if h := x.asked(ctx, s, n, path); h != nil {
 			return h
 		}
 	}
@@ -50,7 +51,7 @@ func (x *run) loop(ctx context.Context, s *scope, n *Node, path string) *halt {
 			return broken(path, err)
 		}
 	}
-	h := l.run(ctx)
+	h := x.watched(ctx, s, n, path, l.run)
 	if h != nil && !h.own() {
 		return h
 	}
@@ -81,10 +82,19 @@ func (l *looping) finish(ctx context.Context, began time.Time, h *halt) *halt {
 	}
 	seal(result, body)
 	x.dryStatus(ctx, result, unknownKey)
+	x.noteDry(x.glance(l.s, l.n, l.path), body, l.found())
 	if _, err := x.record(recStepFinished, l.path, body); err != nil {
 		return broken(l.path, err)
 	}
 	return h
+}
+
+// found are the items that a dry run has found and a plan cannot; nil: the plan knows them.
+func (l *looping) found() []FrozenItem {
+	if l.x.dry == nil || l.n.FanOut || l.n.Loop.Known && l.s.frame.unit == l.x.prog.Root {
+		return nil
+	}
+	return frozenItems(l.items)
 }
 
 // looping is a loop under way.
@@ -229,7 +239,8 @@ func (l *looping) between(ctx context.Context, w int) *halt {
 // wave runs items, at most so many at a time.
 func (l *looping) wave(ctx context.Context, w int, batch []item) *halt {
 	if c := l.n.Confirm; c != nil && c.Each == "batch" {
-		if h := l.x.gate(ctx, l.s, l.n, l.path, fmt.Sprintf("[batch %d]", w)); h != nil {
+		begun := slices.ContainsFunc(batch, func(it item) bool { return l.x.past.live(it.path) != nil })
+		if h := l.x.gate(ctx, l.s, l.n, l.path, fmt.Sprintf("[batch %d]", w), begun); h != nil {
 			return h
 		}
 	}
@@ -318,7 +329,7 @@ func (l *looping) item(ctx context.Context, it *item) *halt {
 		return x.rollbackSpan(ctx, it.path, span, h, nil)
 	}
 	if c := n.Confirm; c != nil && c.Each == "item" {
-		if h := x.asked(ctx, inner, n, it.path, ""); h != nil {
+		if h := x.asked(ctx, inner, n, it.path); h != nil {
 			return h
 		}
 	}
@@ -470,7 +481,7 @@ func (l *looping) waiters(ctx context.Context) ([]*act, *halt) {
 			l.keep(inner, it)
 			continue
 		}
-		if skipped, h := x.guard(ctx, inner, l.n, it.path, false); h != nil {
+		if skipped, h := x.admit(ctx, inner, l.n, it.path, false); h != nil {
 			return nil, h
 		} else if skipped {
 			l.keep(inner, it)
@@ -541,7 +552,7 @@ func (x *run) items(s *scope, n *Node, path string) ([]item, error) {
 	}
 	frozen, had := x.past.frozen(path)
 	if had && (n.Loop.OnChange == "" || x.past.finished(path)) {
-		return x.thaw(n, path, frozen), nil
+		return thawItems(n, path, frozen), nil
 	}
 	items, err := x.evalItems(s, n, path)
 	if err != nil {
@@ -562,7 +573,7 @@ func (x *run) pastItems(s *scope, n *Node, path string) ([]item, error) {
 		return s.targetItems(n, path), nil
 	}
 	if frozen, had := x.past.frozen(path); had {
-		return x.thaw(n, path, frozen), nil
+		return thawItems(n, path, frozen), nil
 	}
 	return x.evalItems(s, n, path)
 }
@@ -581,19 +592,24 @@ func (s *scope) targetItems(n *Node, path string) []item {
 
 // freeze journals the items of a loop, so that a resume goes over the same ones.
 func (x *run) freeze(path string, items []item) error {
-	body := &LoopFrozen{Items: make([]FrozenItem, len(items))}
-	for i, it := range items {
-		body.Items[i] = FrozenItem{Key: it.key, Item: jsonable(it.value)}
-	}
+	body := &LoopFrozen{Items: frozenItems(items)}
 	if _, err := x.record(recLoopFrozen, path, body); err != nil {
 		return &deadJournal{err}
 	}
 	return nil
 }
 
+func frozenItems(items []item) []FrozenItem {
+	frozen := make([]FrozenItem, len(items))
+	for i, it := range items {
+		frozen[i] = FrozenItem{Key: it.key, Item: jsonable(it.value)}
+	}
+	return frozen
+}
+
 // changed is what on-change makes of a list that differs at a resume.
 func (x *run) changed(n *Node, path string, frozen []FrozenItem, now []item) ([]item, error) {
-	items := x.thaw(n, path, frozen)
+	items := thawItems(n, path, frozen)
 	had := map[string]bool{}
 	for _, it := range items {
 		had[it.key] = true
@@ -616,7 +632,8 @@ func (x *run) changed(n *Node, path string, frozen []FrozenItem, now []item) ([]
 	return nil, steps.Errorf("changed", "for-each: the list had %d items when the loop started, it has %d now (%d of them new), and on-change says stop", len(items), len(now), len(added))
 }
 
-func (x *run) thaw(n *Node, path string, frozen []FrozenItem) []item {
+// thawItems are items as they were written down.
+func thawItems(n *Node, path string, frozen []FrozenItem) []item {
 	items := make([]item, len(frozen))
 	for i, f := range frozen {
 		items[i] = item{index: i, key: f.Key, value: expression.Decode(n.Loop.ElemType, f.Item), path: itemPath(n, path, f.Key)}

@@ -21,6 +21,10 @@ func (r *Report) Narrate(rec journal.Record, last bool) []Line {
 		return r.narrateStart(s)
 	case recStepFinished:
 		return r.finished(s)
+	case recGateOpened, recGateDecided:
+		return r.narrateGate(rec)
+	case recGuardObserved, recGuardTripped, recGuardOverridden:
+		return r.describeGuard(rec, true)
 	case recLoopFrozen:
 		var b LoopFrozen
 		if rec.Decode(&b) == nil {
@@ -53,7 +57,7 @@ func (r *Report) Narrate(rec journal.Record, last bool) []Line {
 			lines[i+1].Text = "  " + lines[i+1].Text
 		}
 		return lines
-	case recStepObserved, recStepRetrying, recFailureHandled, recGateOpened, recGateDecided, recRunPaused, recRunInterrupted, recDecision,
+	case recStepObserved, recStepRetrying, recFailureHandled, recRunPaused, recRunInterrupted, recRunAborted, recDecision, recStepWaiting,
 		recRollbackStarted, recRollbackFinished, recUndoFinished, recRunStarted, recRunResumed:
 		if lines := r.Describe(rec); len(lines) > 0 {
 			return lines

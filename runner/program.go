@@ -16,7 +16,8 @@ type Program struct {
 	Sources []Source // every file it came from, the runbook first, then by path
 	Catalog *Catalog
 
-	notYet []schema.Finding
+	notYet   []schema.Finding
+	policies []*policies // of policy files
 }
 
 // Source is one file a program came from.
@@ -35,11 +36,13 @@ type Unit struct {
 	Vars    []*Var
 	Targets []*Target
 	Lock    *Template // name of the lock; nil: none
+	Guards  []*Guard  // stop conditions of the run
 	Steps   []*Node
 	Finally []*Node
 	Outputs []Output
 	OutType *expression.Type // object of the outputs, as a caller sees them
 
+	policies  *policies        // asked of the plan; nil: none
 	OnFailure string           // stop or rollback
 	nodes     map[string]*Node // every step of the file by id, also those in rescue, undo, after-batch, finally
 }
@@ -169,6 +172,9 @@ type Node struct {
 	Loop    *Loop
 	Retry   Retry
 	Probe   *Probe
+	Guards  []*Guard // stop conditions of a group
+	MaxAge  *MaxAge  // deadline of a group; nil: none
+	Window  *Window  // when it may start; nil: any time
 
 	Timeout        Setting[time.Duration] // 0 and !Set: none
 	AttemptTimeout Setting[time.Duration]
@@ -234,7 +240,8 @@ type Gate struct {
 	Timeout   time.Duration
 	Approvals int
 	Each      string // run, batch, item
-	Detached  bool
+	Attached  bool // written out: the process stays, terminal or not
+	Detached  bool // the process leaves, terminal or not
 	Builtin   bool // asked by itself, for a destructive kind
 }
 

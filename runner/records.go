@@ -16,13 +16,18 @@ const (
 	recStepObserved     = "step-observed"
 	recStepRetrying     = "step-retrying"
 	recStepFinished     = "step-finished"
-	recFailureHandled   = "failure-handled"  // continue, rescue or max-failures: the run went on
-	recLoopFrozen       = "loop-frozen"      // the items of a loop, as they were when it started
-	recGateOpened       = "gate-opened"      //
-	recGateDecided      = "gate-decided"     //
-	recRunPaused        = "run-paused"       //
-	recRunInterrupted   = "run-interrupted"  //
-	recDecision         = "decision"         //
+	recFailureHandled   = "failure-handled" // continue, rescue or max-failures: the run went on
+	recLoopFrozen       = "loop-frozen"     // the items of a loop, as they were when it started
+	recGateOpened       = "gate-opened"     //
+	recGateDecided      = "gate-decided"    //
+	recRunPaused        = "run-paused"      //
+	recRunAborted       = "run-aborted"     //
+	recRunInterrupted   = "run-interrupted" //
+	recDecision         = "decision"        //
+	recGuardObserved    = "guard-observed"  // a guard begins to hold, or does not any more
+	recGuardTripped     = "guard-tripped"   // of a guard, or of a max-age
+	recGuardOverridden  = "guard-overridden"
+	recStepWaiting      = "step-waiting"     // outside its window
 	recRollbackStarted  = "rollback-started" // of a step, or of the run where step is empty
 	recRollbackFinished = "rollback-finished"
 	recUndoStarted      = "undo-started"
@@ -47,7 +52,15 @@ type RunStarted struct {
 	Lock     string         `json:"lock,omitempty"`
 	Sandbox  string         `json:"sandbox,omitempty"`
 	DryRun   bool           `json:"dry_run,omitempty"`
-	Torn     string         `json:"torn,omitempty"` // what was cut off the journal when it was opened
+	Saved    *PlanUse       `json:"saved_plan,omitempty"` // the plan that was made before, and is used up by this run
+	Torn     string         `json:"torn,omitempty"`       // what was cut off the journal when it was opened
+}
+
+// PlanUse names a saved plan.
+type PlanUse struct {
+	ID       string    `json:"id"`
+	Operator string    `json:"operator"` // who planned
+	Created  time.Time `json:"created"`
 }
 
 // StepStarted is the body of step-started: the step is about to act or to look.
@@ -94,15 +107,16 @@ type StepFinished struct {
 	Decided   string          `json:"decided,omitempty"`   // of a failure: what was said of it inside already (stop, rollback-run), or that a resume tries again (resume)
 	Suspended bool            `json:"suspended,omitempty"` // a background step that ended with its process: a resume starts it again
 	Commands  []string        `json:"commands,omitempty"`  // dry run: what would be sent
+	Observed  *Observed       `json:"observed,omitempty"`  // dry run: what was seen of the step
 }
 
 // ErrorBody is an error as journaled, and as expressions see it.
 type ErrorBody struct {
-	Message   string `json:"message"`
-	Kind      string `json:"kind"`
-	Temporary bool   `json:"temporary"`
-	Unknown   bool   `json:"unknown,omitempty"`
-	Hint      string `json:"hint,omitempty"`
+	Message   string `json:"message" doc:"What was attempted, on what, and why it failed."`
+	Kind      string `json:"kind" doc:"Kind of the error, a word."`
+	Temporary bool   `json:"temporary" doc:"Whether trying again may help."`
+	Unknown   bool   `json:"unknown,omitempty" doc:"Whether it may have had its effect all the same."`
+	Hint      string `json:"hint,omitempty" doc:"What a person can do about it."`
 }
 
 func errorBody(e *steps.Error) *ErrorBody {
@@ -128,25 +142,32 @@ type LoopFrozen struct {
 
 // FrozenItem is one item of a loop.
 type FrozenItem struct {
-	Key  string `json:"key"`
-	Item any    `json:"item"`
+	Key  string `json:"key" doc:"Name of the item in paths."`
+	Item any    `json:"item" doc:"The item."`
 }
 
 // GateOpened is the body of gate-opened.
 type GateOpened struct {
-	Message string   `json:"message"`
-	Show    []string `json:"show,omitempty"`  // expression = value
-	Sends   []string `json:"sends,omitempty"` // what will be sent, as far as it can be told
-	Builtin bool     `json:"builtin,omitempty"`
+	Message   string   `json:"message"`
+	Show      []string `json:"show,omitempty"`  // expression = value
+	Sends     []string `json:"sends,omitempty"` // what will be sent, as far as it can be told
+	Builtin   bool     `json:"builtin,omitempty"`
+	Digest    string   `json:"digest,omitempty"`    // of the step: an approval is of it
+	Approvals int      `json:"approvals,omitempty"` // how many people must approve, where it is not one
+	Retype    string   `json:"retype,omitempty"`    // what must be typed
+	Timeout   string   `json:"timeout,omitempty"`
+	Detached  bool     `json:"detached,omitempty"` // the process leaves, on a terminal too
+	Void      []string `json:"void,omitempty"`     // earlier approvals that do not count any more, and why
 }
 
 // GateDecided is the body of gate-decided.
 type GateDecided struct {
 	Approved bool   `json:"approved"`
-	By       string `json:"by"`
-	UID      int    `json:"uid"`
-	How      string `json:"how"` // prompt, --approve, --yes
+	*Person         // nil: nobody, the gate's timeout was over
+	How      string `json:"how"` // prompt, --approve, --yes, runner approve, runner reject, timeout
 	Reason   string `json:"reason,omitempty"`
+	Digest   string `json:"digest,omitempty"`  // of the step, as in gate-opened
+	Trusted  bool   `json:"trusted,omitempty"` // its name was given with RUNNER_OPERATOR_TRUSTED=1: it counts, not the uid
 }
 
 // DecisionMade is the body of decision.
@@ -162,9 +183,20 @@ type Handled struct {
 	By string `json:"by"` // continue, rescue, max-failures
 }
 
-// RunPaused is the body of run-paused and run-interrupted.
+// RunPaused is the body of run-paused, run-aborted and run-interrupted.
 type RunPaused struct {
 	Reason string `json:"reason"`
+	*Person
+}
+
+// Person is who decided something, and from where: a record, not a login.
+type Person struct {
+	By   string `json:"by"`
+	UID  int    `json:"uid"`
+	Host string `json:"host,omitempty"`
+	PID  int    `json:"pid,omitempty"`
+	TTY  string `json:"tty,omitempty"` // the terminal, such as /dev/pts/3
+	SSH  string `json:"ssh,omitempty"` // address of the SSH client
 }
 
 // RollbackStarted is the body of rollback-started.
@@ -197,8 +229,11 @@ type UndoFinished struct {
 	Error  *ErrorBody `json:"error,omitempty"`
 }
 
-// decidedResume is said of a step that was cut short, not of one that could not.
-const decidedResume = "resume"
+// What StepFinished.Decided says of a failure, beside the words of on-failure.
+const (
+	decidedResume   = "resume"   // the step was cut short; it is not that it could not
+	decidedRollback = "rollback" // a stop condition of the element wants it rolled back
+)
 
 // Why a step is put back.
 const (

@@ -19,9 +19,11 @@ type past struct {
 	steps     map[string]*pastStep
 	handled   map[string]dated[string]       // failure-handled, by path
 	loops     map[string]dated[[]FrozenItem] // loop-frozen
-	gates     map[string]dated[bool]         // approved
+	gates     gateStates
 	rollbacks map[string]pastRollback
 	decided   map[string]*DecisionMade
+	guards    pastGuards
+	aborted   *RunPaused   // run-aborted: the run only has to end
 	concluded int64        // the last run-finished that said failed: what failed before it is tried again
 	last      *RunFinished // of the last process; nil: it died
 	began     *RunStarted
@@ -46,6 +48,7 @@ type pastStep struct {
 	restored bool // a temporary setting, put back at the end of the run
 	undoing  bool
 	cut      time.Time // when it was last begun, of a step that cuts live traffic over
+	first    time.Time // when it began, of a group or loop: pauses and later attempts do not count
 }
 
 // pastRollback is what became of a rollback.
@@ -78,8 +81,8 @@ func (r renewal) max(o renewal) renewal {
 
 // readPast replays the records of a run.
 func readPast(records []journal.Record) (*past, error) {
-	p := &past{steps: make(map[string]*pastStep, len(records)/3), handled: map[string]dated[string]{}, loops: map[string]dated[[]FrozenItem]{}, gates: map[string]dated[bool]{},
-		rollbacks: map[string]pastRollback{}, decided: map[string]*DecisionMade{}, anew: map[string]renewal{}}
+	p := &past{steps: make(map[string]*pastStep, len(records)/3), handled: map[string]dated[string]{}, loops: map[string]dated[[]FrozenItem]{}, gates: gateStates{},
+		rollbacks: map[string]pastRollback{}, decided: map[string]*DecisionMade{}, guards: newPastGuards(), anew: map[string]renewal{}}
 	for _, r := range records {
 		if err := p.add(r); err != nil {
 			return nil, fmt.Errorf("journal record %d (%s %s): %w", r.Seq, r.Type, r.Step, err)
@@ -132,18 +135,19 @@ func (p *past) add(r journal.Record) error {
 			return err
 		}
 		p.loops[r.Step] = dated[[]FrozenItem]{b.Items, r.Seq}
-	case recGateDecided:
-		var b GateDecided
-		if err := r.Decode(&b); err != nil {
-			return err
-		}
-		p.gates[r.Step] = dated[bool]{b.Approved, r.Seq}
+	case recGateOpened, recGateDecided:
+		return p.gates.add(r, func(path string, seq int64) bool { return !p.valid(path, seq) })
+	case recRunAborted:
+		p.aborted = &RunPaused{}
+		return r.Decode(p.aborted)
 	case recDecision:
 		var b DecisionMade
 		if err := r.Decode(&b); err != nil {
 			return err
 		}
 		p.decided[r.Step] = &b
+	case recGuardObserved, recGuardTripped, recGuardOverridden:
+		return p.guards.add(r)
 	case recRollbackStarted:
 		var b RollbackStarted
 		if err := r.Decode(&b); err != nil {
@@ -183,6 +187,9 @@ func (p *past) stepStarted(r journal.Record, b *StepStarted) {
 	s.acted = s.acted || b.Kind != "" && b.Effect != steps.Read.String()
 	if b.Effect == steps.Cutover.String() {
 		s.cut = r.Time
+	}
+	if b.Kind == "" && b.Attempt <= 1 {
+		s.first = r.Time
 	}
 	delete(p.handled, r.Step)
 	delete(p.decided, r.Step)
@@ -320,9 +327,13 @@ func (p *past) attempt(path string) int {
 	return 1
 }
 
-func (p *past) approved(path string) bool {
+// gate is what became of a gate; nil: it is to be asked from its beginning.
+func (p *past) gate(path string) *gateState {
 	g := p.gates[path]
-	return g.v && p.valid(path, g.seq)
+	if g == nil || !p.valid(path, g.seq) || g.ended != nil && g.seq <= p.concluded {
+		return nil
+	}
+	return g
 }
 
 // handledBy says what made a failure not end the run; empty: nothing.
@@ -497,6 +508,9 @@ func (x *run) retraceOnce(ctx context.Context, s *scope, n *Node, path string) *
 	if was == nil {
 		return nil
 	}
+	if h := x.checkTrips(ctx, s, n, path); h != nil {
+		return h
+	}
 	if n.marked() && !x.acts.knows(path) {
 		x.acts.add(ctx, &entry{n: n, s: s, path: path, seq: was.seq})
 	}
@@ -539,6 +553,9 @@ func (x *run) retraceLoop(ctx context.Context, s *scope, n *Node, path string) *
 	was := x.past.live(path)
 	if was == nil || was.acted {
 		return nil
+	}
+	if h := x.checkTrips(ctx, s, n, path); h != nil {
+		return h
 	}
 	items, err := x.pastItems(s, n, path)
 	if err != nil {

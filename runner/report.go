@@ -3,7 +3,6 @@ package runner
 import (
 	"encoding/json"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -26,6 +25,7 @@ type Report struct {
 	Dir       string         `json:"dir"`
 	Sandbox   string         `json:"sandbox,omitempty"`
 	DryRun    bool           `json:"dry_run,omitempty"`
+	Saved     *PlanUse       `json:"saved_plan,omitempty"` // the saved plan that it carries out
 	Inputs    map[string]any `json:"inputs,omitempty"`
 	Started   time.Time      `json:"started"`
 	Last      time.Time      `json:"last"`               // time of the newest record
@@ -36,12 +36,16 @@ type Report struct {
 	Error     *ErrorBody     `json:"error,omitempty"`
 	Hint      string         `json:"hint,omitempty"`
 	Outputs   map[string]any `json:"outputs,omitempty"`
-	Reason    string         `json:"reason,omitempty"` // why it was paused or interrupted
+	Reason    string         `json:"reason,omitempty"` // why it was paused, aborted or interrupted
+	By        string         `json:"by,omitempty"`     // who paused or aborted it
 	Records   int            `json:"records"`
 	Steps     []*ReportStep  `json:"steps"` // in the order in which they started
 	Gates     []*ReportGate  `json:"gates,omitempty"`
+	Guards    []*ReportGuard `json:"guards,omitempty"` // in the order in which they were first looked at
 
 	byPath map[string]*ReportStep
+	gates  map[string]*ReportGate // the latest of each path
+	guards map[string]*ReportGuard
 	bodies bodyReader
 	back   *string // while the steps of an undo run: what their paths begin with
 }
@@ -73,24 +77,12 @@ type ReportStep struct {
 	Warnings  []string        `json:"warnings,omitempty"`
 }
 
-// ReportGate is a question, and its answer where there is one.
-type ReportGate struct {
-	Step     string    `json:"step"`
-	Message  string    `json:"message"`
-	Show     []string  `json:"show,omitempty"`  // expression = value
-	Sends    []string  `json:"sends,omitempty"` // what will be sent, as far as it could be told
-	Opened   time.Time `json:"opened"`
-	Decided  bool      `json:"decided"`
-	Approved bool      `json:"approved"`
-	By       string    `json:"by,omitempty"`
-	How      string    `json:"how,omitempty"`
-	Reason   string    `json:"reason,omitempty"`
-}
-
 // The words of ReportStep.Status that are no status of step-finished.
 const (
 	StepRunning = "running"
+	StepWaits   = "waiting" // for its window
 	StepInDoubt = "in-doubt"
+	stepStopped = "stopped" // a read that was cut off
 )
 
 // NewReport makes an empty report.
@@ -116,7 +108,7 @@ func (r *Report) settle() {
 	for _, s := range r.Steps {
 		if s.Status == StepRunning && !s.Group {
 			if s.Effect == "read" {
-				s.Status = "stopped"
+				s.Status = stepStopped
 				continue
 			}
 			s.Status = StepInDoubt
@@ -148,13 +140,13 @@ func (r *Report) Add(rec journal.Record) error {
 		}
 		if r.Processes == 0 {
 			r.Run, r.Name, r.Plan, r.Git, r.Inputs, r.Started = b.Run, b.Name, b.Plan, b.Git, b.Inputs, rec.Time
-			r.Sandbox, r.DryRun = b.Sandbox, b.DryRun
+			r.Sandbox, r.DryRun, r.Saved = b.Sandbox, b.DryRun, b.Saved
 		} else {
 			r.settle()
 		}
 		r.Operator, r.Host, r.PID, r.Version, r.Dir = b.Operator, b.Host, b.PID, b.Version, b.Dir
 		r.Processes++
-		r.Status, r.Finished, r.Step, r.Error, r.Hint, r.Reason = "", nil, "", nil, "", ""
+		r.Status, r.Finished, r.Step, r.Error, r.Hint, r.Reason, r.By = "", nil, "", nil, "", "", ""
 	case recStepStarted:
 		var b StepStarted
 		if err := r.bodies.started(rec, &b); err != nil {
@@ -164,6 +156,9 @@ func (r *Report) Add(rec journal.Record) error {
 		if s.Started == nil {
 			t := rec.Time
 			s.Started, s.WayBack = &t, r.back != nil && strings.HasPrefix(rec.Step, *r.back)
+		}
+		if s.Status == StepWaits {
+			s.Reason = ""
 		}
 		if s.Decision == "done" { // that was of an earlier attempt
 			s.Decision, s.DecidedBy = "", ""
@@ -203,29 +198,26 @@ func (r *Report) Add(rec journal.Record) error {
 			return err
 		}
 		r.step(rec.Step).Handled = b.By
-	case recGateOpened:
-		var b GateOpened
+	case recGateOpened, recGateDecided:
+		return r.gate(rec)
+	case recGuardObserved, recGuardTripped, recGuardOverridden:
+		return r.guard(rec)
+	case recStepWaiting:
+		var b StepWaiting
 		if err := rec.Decode(&b); err != nil {
 			return err
 		}
-		r.Gates = append(r.Gates, &ReportGate{Step: rec.Step, Message: b.Message, Show: b.Show, Sends: b.Sends, Opened: rec.Time})
-	case recGateDecided:
-		var b GateDecided
-		if err := rec.Decode(&b); err != nil {
-			return err
-		}
-		for _, g := range slices.Backward(r.Gates) {
-			if g.Step == rec.Step {
-				g.Decided, g.Approved, g.By, g.How, g.Reason = true, b.Approved, b.By, b.How, b.Reason
-				break
-			}
-		}
-	case recRunPaused, recRunInterrupted:
+		s := r.step(rec.Step)
+		s.Status, s.Reason, s.Waiting = StepWaits, b.Words(), b.Words()
+	case recRunPaused, recRunInterrupted, recRunAborted:
 		var b RunPaused
 		if err := rec.Decode(&b); err != nil {
 			return err
 		}
-		r.Reason = b.Reason
+		r.Reason, r.By = b.Reason, ""
+		if b.Person != nil {
+			r.By = b.Person.By
+		}
 	case recDecision:
 		var b DecisionMade
 		if err := rec.Decode(&b); err != nil {
@@ -303,7 +295,7 @@ func (r *Report) Find(path string) *ReportStep { return r.byPath[path] }
 func (r *Report) Running() []*ReportStep {
 	var list []*ReportStep
 	for _, s := range r.Steps {
-		if !s.Group && (s.Status == StepRunning || s.Undo == "undoing") {
+		if !s.Group && (s.Status == StepRunning || s.Status == StepWaits || s.Undo == "undoing") {
 			list = append(list, s)
 		}
 	}
@@ -330,7 +322,7 @@ func (r *Report) Counts() map[string]int {
 func (r *Report) CountText() string {
 	counts := r.Counts()
 	var parts []string
-	for _, status := range []string{statusChanged, "undone", statusWouldChange, statusOK, statusSkipped, statusUnknown, statusFailed, StepInDoubt, "stopped", StepRunning} {
+	for _, status := range []string{statusChanged, "undone", statusWouldChange, statusOK, statusSkipped, statusUnknown, statusFailed, StepInDoubt, stepStopped, StepWaits, StepRunning} {
 		if counts[status] > 0 {
 			parts = append(parts, fmt.Sprintf("%d %s", counts[status], status))
 		}
@@ -420,29 +412,18 @@ func (r *Report) Describe(rec journal.Record) []Line {
 			return nil
 		}
 		return one(Caution, "%s: the run goes on (%s)", rec.Step, b.By)
-	case recGateOpened:
-		var b GateOpened
+	case recGateOpened, recGateDecided:
+		return r.describeGate(rec)
+	case recGuardObserved, recGuardTripped, recGuardOverridden:
+		return r.describeGuard(rec, false)
+	case recStepWaiting:
+		return one(Faint, "%s: waits until %s", rec.Step, s.Waiting)
+	case recRunPaused, recRunAborted:
+		var b RunPaused
 		if rec.Decode(&b) != nil {
 			return nil
 		}
-		g := ReportGate{Show: b.Show, Sends: b.Sends}
-		return append(one(Caution, "%s: asks: %s", rec.Step, strings.TrimSpace(b.Message)), g.Lines()...)
-	case recGateDecided:
-		var b GateDecided
-		if rec.Decode(&b) != nil {
-			return nil
-		}
-		word, tone := "approved", Good
-		if !b.Approved {
-			word, tone = "refused", Bad
-		}
-		reason := ""
-		if b.Reason != "" {
-			reason = ": " + b.Reason
-		}
-		return one(tone, "%s: %s by %s (%s)%s", rec.Step, word, b.By, b.How, reason)
-	case recRunPaused:
-		return one(Caution, "paused: %s", r.Reason)
+		return one(Caution, "%s", b.words(strings.TrimPrefix(rec.Type, "run-")))
 	case recRunInterrupted:
 		return one(Caution, "interrupted")
 	case recDecision:
@@ -532,25 +513,6 @@ func (r *Report) finished(s *ReportStep) []Line {
 		for _, c := range s.Commands {
 			lines = append(lines, Line{Plain, "  would send: " + c})
 		}
-	}
-	return lines
-}
-
-// mostSends is how many lines of what a gate is about to let through are shown.
-const mostSends = 20
-
-// Lines are what whoever answers must know beside the question: the values shown, and
-// what will be sent.
-func (g *ReportGate) Lines() []Line {
-	var lines []Line
-	for _, show := range g.Show {
-		lines = append(lines, Line{Plain, "  " + show})
-	}
-	for i, c := range g.Sends {
-		if i == mostSends {
-			return append(lines, Line{Plain, fmt.Sprintf("  and %d more", len(g.Sends)-i)})
-		}
-		lines = append(lines, Line{Plain, "  will send: " + c})
 	}
 	return lines
 }

@@ -65,7 +65,7 @@ func TestReport(t *testing.T) {
 	resumed := append(all, records(t,
 		recRunResumed, "", RunStarted{Format: 1, Run: "r1", Operator: "bob"},
 		recStepFinished, "move[slot=1]/act", StepFinished{Status: statusChanged, Recovered: true},
-		recGateDecided, "drop", GateDecided{Approved: true, By: "bob", How: "prompt"},
+		recGateDecided, "drop", GateDecided{Approved: true, Person: &Person{By: "bob"}, How: "prompt"},
 		recRunFinished, "", RunFinished{Status: Succeeded, Outputs: map[string]any{"n": 1}},
 	)...)
 	r, err := ReadReport(resumed, false)

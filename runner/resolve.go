@@ -25,6 +25,9 @@ type LoadOptions struct {
 	ReadFile func(path string) ([]byte, error)
 	// Inventory: its targets replace the runbook's of that name whole, its inputs are values.
 	Inventory *schema.Inventory
+	// Alone: runbooks used as steps are not read, and nothing is said about what they take
+	// and give. Such a program can be shown, and neither planned nor run.
+	Alone bool
 }
 
 // Load reads a runbook with its sub-runbooks, binds it and checks it; no target is
@@ -41,11 +44,14 @@ func Load(path string, o LoadOptions) (*Program, []schema.Finding) {
 		return nil, []schema.Finding{{Path: path, Line: 1, Column: 1, EndLine: 1, EndColumn: 1, Severity: schema.Error, Rule: "file", Message: reason(err), Suggestion: instead(path, err)}}
 	}
 	root := l.unit(path, text, "runbook")
+	p := &Program{Root: root, Catalog: o.Catalog, notYet: l.notYet}
+	if !schema.Failed(l.findings) {
+		l.unusedWaivers(p)
+	}
 	findings := onePerPlace(schema.Sort(l.findings))
 	if schema.Failed(findings) {
 		return nil, findings
 	}
-	p := &Program{Root: root, Catalog: o.Catalog, notYet: l.notYet}
 	if inv := o.Inventory; inv != nil && len(inv.Source) > 0 {
 		l.sources = append(l.sources, source(inv.Path, "inventory", inv.Source))
 	}
@@ -192,6 +198,7 @@ func (r *resolver) resolve() {
 	r.declareVars()
 	r.declareTargets()
 	r.file()
+	r.ownPolicies()
 	r.see("run", runType)
 	r.see("steps", object(nil))
 
@@ -206,7 +213,7 @@ func (r *resolver) resolve() {
 	fields := map[string]*expression.Type{}
 	r.u.Outputs = r.namedOutputs(r.book.Outputs, place{when: after}, fields)
 	r.u.OutType = object(fields)
-	r.guardsAndPolicy()
+	r.runGuards()
 	r.checkUnit()
 }
 
@@ -378,6 +385,9 @@ func isPath(uses string) bool {
 
 // call finds the runbook that a step uses; nil where there is none, which is a finding.
 func (r *resolver) call(uses schema.Leaf[string]) *Unit {
+	if r.o.Alone {
+		return nil
+	}
 	path := uses.Value
 	if !filepath.IsAbs(path) {
 		path = filepath.Join(filepath.Dir(r.path), path)

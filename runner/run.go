@@ -29,6 +29,11 @@ func Execute(ctx context.Context, cfg Config, req Request) (*Result, error) {
 	if findings := req.Program.NotYet(); len(findings) > 0 && !req.DryRun {
 		return nil, &UsageError{Findings: findings, Err: errors.New("the runbook uses what this version does not carry out yet")}
 	}
+	if req.Saved != nil {
+		if err := req.Saved.Usable(cfg.Store, cfg.Clock.Now()); err != nil {
+			return nil, err
+		}
+	}
 	x, err := newRun(ctx, cfg, req.Program, req.Selection, req.Dir)
 	if err != nil {
 		return nil, err
@@ -38,6 +43,7 @@ func Execute(ctx context.Context, cfg Config, req Request) (*Result, error) {
 	x.past, _ = readPast(nil)
 	x.id = journal.NewID(x.clock.Now())
 	body := x.startedBody(req.Inputs, req.Sandbox)
+	body.Saved = req.Saved.use()
 	if req.DryRun {
 		x.dry = &dryRun{changed: map[string]string{}}
 		body.DryRun = true
@@ -47,6 +53,9 @@ func Execute(ctx context.Context, cfg Config, req Request) (*Result, error) {
 		return nil, &UsageError{Err: err}
 	}
 	if req.DryRun {
+		if err := x.lookAgain(ctx, req.Saved, req.Inputs); err != nil {
+			return nil, err
+		}
 		if _, err := x.record(recRunStarted, "", body); err != nil {
 			return nil, err
 		}
@@ -54,13 +63,16 @@ func Execute(ctx context.Context, cfg Config, req Request) (*Result, error) {
 	}
 	release, err := x.claim(fr, body)
 	if err != nil {
-		return nil, err
+		return nil, req.Saved.orUsed(cfg.Store, err)
 	}
 	defer release()
 	req.Dir = x.dir
 	plan, err := Freeze(ctx, cfg, req)
 	if err != nil {
 		return nil, &UsageError{Err: err}
+	}
+	if err := x.redeem(ctx, req.Saved, req.Inputs); err != nil {
+		return nil, err
 	}
 	folder, err := cfg.Store.Create(x.id)
 	if err != nil {
@@ -85,7 +97,7 @@ func Execute(ctx context.Context, cfg Config, req Request) (*Result, error) {
 		_ = x.journal.Close()
 		return nil, &UsageError{Err: err}
 	}
-	return x.walk(ctx, fr), nil
+	return x.walk(ctx, fr, folder), nil
 }
 
 // Resume goes on with a run that stopped, was interrupted, or died.
@@ -155,6 +167,9 @@ func Resume(ctx context.Context, cfg Config, req ResumeRequest) (*Result, error)
 	if err := x.take(req.Decisions); err != nil {
 		return nil, err
 	}
+	if err := program.overridable(req.Overrides); err != nil {
+		return nil, err
+	}
 	body := x.startedBody(inputs, frozen.Sandbox)
 	if history.Torn != nil {
 		body.Torn = history.Torn.String()
@@ -176,7 +191,16 @@ func Resume(ctx context.Context, cfg Config, req ResumeRequest) (*Result, error)
 	if err := x.durable(ctx, recRunResumed, "", body); err != nil {
 		return x.dead(&Result{Run: id}, err), nil
 	}
-	return x.walk(ctx, fr), nil
+	if err := x.override(ctx, req.Overrides); err != nil {
+		return x.dead(&Result{Run: id}, err), nil
+	}
+	if req.Abort != nil && x.past.aborted == nil {
+		x.past.aborted = &RunPaused{Reason: req.Abort.Reason, Person: cfg.Operator.person()}
+		if err := x.durable(ctx, recRunAborted, "", x.past.aborted); err != nil {
+			return x.dead(&Result{Run: id}, err), nil
+		}
+	}
+	return x.walk(ctx, fr, req.Run), nil
 }
 
 // resumable says why a run cannot go on.
@@ -256,7 +280,7 @@ func (c Config) withDefaults() Config {
 
 // newRun prepares what a first and a resumed process have in common.
 func newRun(ctx context.Context, cfg Config, p *Program, sel Selection, dir string) (*run, error) {
-	x := &run{cfg: cfg, prog: p, clock: cfg.Clock, acts: &acts{}, dir: dir}
+	x := &run{cfg: cfg, prog: p, clock: cfg.Clock, acts: &acts{}, dir: dir, turn: make(chan struct{}, 1)}
 	x.pool = &pool{clients: map[poolKey]*pooled{}, connect: cfg.Connect}
 	if x.dir == "" {
 		wd, err := os.Getwd()
@@ -336,11 +360,23 @@ func (x *run) claim(fr *frame, body *RunStarted) (release func(), err error) {
 }
 
 // walk runs the steps and ends the run.
-func (x *run) walk(ctx context.Context, fr *frame) *Result {
+func (x *run) walk(ctx context.Context, fr *frame, folder *journal.Run) *Result {
 	began := x.clock.Now()
-	ctx = based(ctx)
+	x.desk.begin(x.past)
+	person := based(ctx)
+	ctx = x.endable(ctx)
+	defer x.cut(nil)
+	quiet := x.listen(folder)
 	s := newScope(fr, nil, "", nil)
-	r := x.conclude(ctx, s, x.steps(ctx, s))
+	h := x.steps(ctx, s)
+	if asked := x.endedBy(); asked != nil && asked.status == Aborted {
+		ctx = person // what the run ends with is not cut short with its steps
+	}
+	r := x.conclude(ctx, s, h)
+	if asked := x.closed(); asked != nil && r.Status == Interrupted && person.Err() == nil {
+		r.Status = asked.status
+	}
+	quiet()
 	r.Err, r.Hint = x.mask.Error(r.Err), x.mask.String(r.Hint)
 	body := &RunFinished{Status: r.Status, Hint: r.Hint, Duration: seconds(x.clock.Now().Sub(began))}
 	if r.Err != nil {
@@ -366,6 +402,9 @@ func (x *run) walk(ctx context.Context, fr *frame) *Result {
 // steps runs those of the runbook, or walks through them for a rollback of the run that
 // an earlier process had begun. All that is in the background has ended then.
 func (x *run) steps(ctx context.Context, s *scope) *halt {
+	if x.aborting() != nil {
+		return x.retraceAll(ctx, s, x.prog.Root.Steps)
+	}
 	if why, open := x.past.rollback(""); open {
 		if h := x.retraceAll(ctx, s, x.prog.Root.Steps); h != nil {
 			return h
@@ -382,8 +421,11 @@ func (x *run) steps(ctx context.Context, s *scope) *halt {
 	soft, stop := branch(ctx)
 	defer stop(nil)
 	x.stopRun = stop
-	h := x.list(soft, s, x.prog.Root.Steps)
+	h := x.lookFirst(soft, s.frame)
 	if h == nil {
+		h = x.watched(soft, s, nil, "", func(ctx context.Context) *halt { return x.list(ctx, s, x.prog.Root.Steps) })
+	}
+	if h == nil || x.aborting() != nil {
 		return x.stopAll(h, errBackground)
 	}
 	return x.stopAll(h, errSuspended)
@@ -400,7 +442,15 @@ func (x *run) dead(r *Result, err error) *Result {
 // temporary, outputs.
 func (x *run) conclude(ctx context.Context, s *scope, h *halt) *Result {
 	r := &Result{Run: x.id, Status: Succeeded}
-	if h != nil {
+	if e := x.aborting(); e != nil && (h == nil || h.err.Kind != "journal") {
+		r.Status, r.Err = Aborted, e
+		if h != nil {
+			r.Step = h.path
+			if h.end != Interrupted {
+				r.Err = fmt.Errorf("%w; %w", e, h.err)
+			}
+		}
+	} else if h != nil {
 		r.Status, r.Step, r.Err, r.Hint = h.end, h.path, h.err, h.err.Hint
 		if h.end != Failed {
 			if h.end == Interrupted {
@@ -429,7 +479,7 @@ func (x *run) conclude(ctx context.Context, s *scope, h *halt) *Result {
 			return r
 		}
 	}
-	if r.Status == Succeeded || r.Status == RolledBack {
+	if r.Status == Succeeded || r.Status == RolledBack || r.Status == Aborted {
 		if late := x.restoreAll(ctx); late != nil {
 			x.worsen(r, late, "restore")
 		}
@@ -486,7 +536,7 @@ func (x *run) rollbackRun(ctx context.Context, s *scope, h *halt) *halt {
 // dryWalk looks at every step and changes nothing.
 func (x *run) dryWalk(ctx context.Context, fr *frame) *Result {
 	s := newScope(fr, nil, "", nil)
-	h := x.list(ctx, s, x.prog.Root.Steps)
+	h := x.watched(ctx, s, nil, "", func(ctx context.Context) *halt { return x.list(ctx, s, x.prog.Root.Steps) })
 	if h == nil {
 		h = x.list(ctx, s, x.prog.Root.Finally)
 	}

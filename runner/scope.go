@@ -21,6 +21,8 @@ type place struct {
 	extra map[string]*expression.Type // error, batch, value
 	only  bool                        // nothing but extra and functions
 
+	noSteps string // why no step can be read here; empty: those that have run can
+
 	secrets  bool   // may be read here
 	noSecret string // why not, where an author might think so
 	isText   bool   // a value becomes part of a text: null has none
@@ -180,13 +182,21 @@ func (r *resolver) readings(p place, source string) []reading {
 		}
 		read := reading{id: id, node: r.u.nodes[id]}
 		if read.node != nil {
-			read.sight = look(read.node, p.node, p.when)
+			read.sight = p.look(read.node)
 			if read.sight.rule == "" && read.sight.nullable {
 				read.guarded = p.node.guards(read.sight)
 			}
 		}
 		all = append(all, read)
 	}
+}
+
+// look tells how a step appears from the place.
+func (p place) look(to *Node) sight {
+	if p.noSteps != "" {
+		return blind("read-before-run", "", "%s", p.noSteps)
+	}
+	return look(to, p.node, p.when)
 }
 
 // stepName is the id behind the word steps: .id, ?.id or ["id"].
@@ -348,6 +358,13 @@ var elsewhere = map[string]string{
 
 // explainName says of a name that exists elsewhere, where.
 func (r *resolver) explainName(err *expression.Error, p place, name string) {
+	if p.only && p.extra["plan"] != nil && slices.Contains([]string{"inputs", "targets", "vars", "steps", "run"}, name) {
+		err.Message, err.Suggestion = "a policy file is asked of any runbook, and sees its plan alone", ""
+		if p.extra["plan"].Fields[name] != nil {
+			err.Suggestion = "plan." + name
+		}
+		return
+	}
 	if words := elsewhere[name]; words != "" {
 		err.Message, err.Suggestion = words, ""
 		return

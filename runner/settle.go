@@ -136,23 +136,38 @@ func (x *run) settle(ctx context.Context, a *act, cause *steps.Error) (verdict, 
 			break
 		}
 	}
-	probes := a.kind.HasProbe || a.n.Probe != nil
-	switch {
-	case err == nil && state == steps.Done:
+	switch v := a.judge(state, err); {
+	case v == settledDone:
 		a.out, a.result, a.found, a.recovered = out, nil, true, true
-		return settledDone, nil
-	case err == nil && state == steps.Untouched && probes:
-		return settledAgain, nil
+		return v, nil
+	case v == settledAgain:
+		return v, nil
 	case err != nil && steps.Classify(err).Kind == steps.KindDoubt:
 		return settledDoubt, steps.Classify(err)
-	case a.n.Idempotent:
-		return settledAgain, nil
 	case err != nil:
 		return settledDoubt, &steps.Error{Kind: cause.Kind, Err: fmt.Errorf("%w; and the probe could not tell what it did: %w", cause.Err, x.mask.Error(err))}
-	case probes:
+	case a.probes():
 		return settledDoubt, &steps.Error{Kind: cause.Kind, Err: fmt.Errorf("%w; the probe says %s, and it must not simply be repeated", cause.Err, state)}
 	}
 	return settledDoubt, &steps.Error{Kind: cause.Kind, Err: fmt.Errorf("%w; whether it took effect is not known: %s has no probe and is not idempotent", cause.Err, a.kind.Name)}
+}
+
+// probes says that there is somebody to ask whether the step's effect is there.
+func (a *act) probes() bool { return a.kind.HasProbe || a.n.Probe != nil }
+
+// judge is what follows from a probe's answer.
+func (a *act) judge(state steps.State, err error) verdict {
+	switch {
+	case err == nil && state == steps.Done:
+		return settledDone
+	case err == nil && state == steps.Untouched && a.probes():
+		return settledAgain
+	case err != nil && steps.Classify(err).Kind == steps.KindDoubt:
+		return settledDoubt
+	case a.n.Idempotent:
+		return settledAgain
+	}
+	return settledDoubt
 }
 
 // doubt ends the run: nobody knows what the step did.

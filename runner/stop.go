@@ -49,9 +49,11 @@ func over(ctx context.Context) error {
 func haltFor(cause error, path string) *halt {
 	switch {
 	case errors.Is(cause, ErrInterrupted):
-		return &halt{path: path, end: Interrupted, err: &steps.Error{Kind: "interrupted", Err: ErrInterrupted}}
+		return &halt{path: path, end: Interrupted, err: &steps.Error{Kind: "interrupted", Err: cause}}
 	case errors.Is(cause, errTimeout), errors.Is(cause, errAttempt):
 		return &halt{path: path, end: Failed, passive: true, err: &steps.Error{Kind: "timeout", Err: cause}}
+	case errors.As(cause, new(*tripped)): // the element that it is a stop condition of knows what that means
+		return &halt{path: path, end: Failed, passive: true, err: &steps.Error{Kind: "guard", Err: cause}}
 	case errors.Is(cause, errSibling), errors.Is(cause, errBackground), errors.Is(cause, errSuspended):
 		return &halt{path: path, end: Failed, passive: true, err: &steps.Error{Kind: "stopped", Err: cause}}
 	}

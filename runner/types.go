@@ -15,9 +15,11 @@ var (
 	anyType      = &expression.Type{Kind: expression.Any}
 	boolType     = &expression.Type{Kind: expression.Bool}
 	intType      = &expression.Type{Kind: expression.Int}
+	countType    = &expression.Type{Kind: expression.Int, NonNegative: true}
 	floatType    = &expression.Type{Kind: expression.Float}
 	stringType   = &expression.Type{Kind: expression.String}
 	durationType = &expression.Type{Kind: expression.Duration}
+	elapsedType  = &expression.Type{Kind: expression.Duration, NonNegative: true}
 	slotsType    = listOf(intType)
 	textMapType  = &expression.Type{Kind: expression.Map, Elem: stringType}
 	anyMapType   = &expression.Type{Kind: expression.Map, Elem: anyType}
@@ -350,7 +352,7 @@ func sealType(fields map[string]*expression.Type) *expression.Type {
 	for name, t := range fields {
 		sealed[name] = t
 	}
-	sealed["status"], sealed["attempts"], sealed["duration"] = stringType, intType, durationType
+	sealed["status"], sealed["attempts"], sealed["duration"] = stringType, countType, elapsedType
 	sealed["error"] = orNull(failureType)
 	return object(sealed)
 }

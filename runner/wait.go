@@ -77,6 +77,7 @@ func (w *waiting) poll(ctx context.Context, see func(context.Context) (sighting,
 		return &deadJournal{err}
 	}
 	next := w.x.clock.Now()
+	defer w.x.looks.enter(w.path, next)()
 	for {
 		l, err := see(ctx)
 		if c := context.Cause(ctx); c != nil {
@@ -171,7 +172,7 @@ func (w *waiting) judge(l sighting) (bool, error) {
 	if held := now.Sub(w.held); held < w.stable {
 		return false, w.journal(l, w.stable-held)
 	}
-	return true, w.journalNow(l, 0)
+	return true, w.journalNow(now, w.observation(now, l, 0))
 }
 
 func (w *waiting) show(values map[string]any) string {
@@ -219,15 +220,16 @@ const observedEvery = time.Second
 // journal writes an observation down, at most one a second, and at once when the answer changes.
 func (w *waiting) journal(l sighting, left time.Duration) error {
 	now := w.x.clock.Now()
+	body := w.observation(now, l, left)
+	w.x.looks.see(w.path, now, body)
 	if l.holds == w.lastHolds && !w.observed.IsZero() && now.Sub(w.observed) < observedEvery {
 		return nil
 	}
-	return w.journalNow(l, left)
+	return w.journalNow(now, body)
 }
 
-func (w *waiting) journalNow(l sighting, left time.Duration) error {
-	now := w.x.clock.Now()
-	w.observed, w.lastHolds = now, l.holds
+// observation is what a look has shown, as it is journaled.
+func (w *waiting) observation(now time.Time, l sighting, left time.Duration) *StepObserved {
 	body := &StepObserved{Holds: l.holds, Error: errorBody(l.passing)}
 	body.Values, _ = jsonable(l.values).(map[string]any)
 	if !w.held.IsZero() && w.stable > 0 {
@@ -236,6 +238,11 @@ func (w *waiting) journalNow(l sighting, left time.Duration) error {
 	if left > 0 {
 		body.Left = left.Round(time.Second).String()
 	}
+	return body
+}
+
+func (w *waiting) journalNow(now time.Time, body *StepObserved) error {
+	w.observed, w.lastHolds = now, body.Holds
 	if _, err := w.x.record(recStepObserved, w.path, body); err != nil {
 		return &deadJournal{err}
 	}

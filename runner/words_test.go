@@ -172,7 +172,7 @@ func TestNarrate(t *testing.T) {
 		recDecision, "move[slot=1]/act", DecisionMade{Choice: "done", By: "bob", Reason: "seen"},
 		recStepFinished, "move[slot=1]/act", StepFinished{Status: statusChanged, Recovered: true},
 		recGateOpened, "drop", GateOpened{Message: "Drop?", Show: []string{"n = 1"}, Sends: []string{"DEL x"}},
-		recGateDecided, "drop", GateDecided{Approved: true, By: "ana", How: "prompt"},
+		recGateDecided, "drop", GateDecided{Approved: true, Person: &Person{By: "ana", UID: 1000, Host: "here", TTY: "/dev/pts/3", SSH: "10.0.0.7", PID: 4711}, How: "prompt"},
 		recStepFinished, "later", StepFinished{Status: statusUnknown, Reason: "unknown (because of step follow)"},
 		recRollbackStarted, "", RollbackStarted{Reason: "it failed"},
 		recUndoStarted, "move[slot=1]/act", UndoStarted{Kind: "exec", Undo: undoStepsOf + "act", Why: whyRollback},
@@ -199,6 +199,7 @@ drop: asks: Drop?
   n = 1
   will send: DEL x
 drop: approved by ana (prompt)
+  ana (uid 1000) on here, /dev/pts/3, ssh 10.0.0.7, pid 4711
 later: unknown (because of step follow)
 rolls back: it failed
 move[slot=1]/act: puts back: undo steps of act

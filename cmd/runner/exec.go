@@ -22,8 +22,10 @@ func (a *app) execCommand() *cobra.Command {
 	var approve []string
 	var yes, dry bool
 	var box sandboxFlags
+	var planFile string
+	var others observers
 	cmd := &cobra.Command{
-		Use:   "exec RUNBOOK",
+		Use:   "exec RUNBOOK | exec --plan FILE",
 		Short: "Check, plan and run a runbook",
 		Long: `exec runs a runbook. Each thing it does is in the journal, durable, before it happens, so
 after a crash, a failure or a pause ` + "`runner resume`" + ` goes on where it stopped.
@@ -38,6 +40,11 @@ typed. --yes answers what a destructive kind asks by itself, never a written con
 The run-id is the first line of standard output, whatever becomes of the run; the outputs
 of the runbook follow when it has succeeded.
 
+--plan FILE runs a plan that ` + "`runner plan --out FILE`" + ` has kept: its sources, inputs and
+selection, whatever has become of the files. What was observed then is observed again: a
+fact that has drifted is shown, old → new, and nothing is done (exit 2); the plan stays
+good. A plan is good for one run, until it expires.
+
 --sandbox runs in a simulated world of its own; nothing outside is touched. At its end the
 world's invariants are checked against what its clients were told: one that is broken gives
 exit code 1, also where the run succeeded. --speed is for waits: an hour at --speed 100 is
@@ -48,20 +55,18 @@ much to do. Take a smaller speed where a step runs out of time.`,
   runner exec move-keys.yaml -i slots=1-8 --as ana
   runner exec move-keys.yaml --to follow       the first part
   runner exec move-keys.yaml --approve switch --output json > events.jsonl
+  runner plan --live --out move.json move-keys.yaml && runner exec --plan move.json
   runner exec --sandbox --speed 10 move-keys.yaml`,
-		Args:              args(1, 1, "one runbook"),
+		Args:              args(0, 1, "one runbook"),
 		ValidArgsFunction: completeFiles,
 		RunE: func(cmd *cobra.Command, paths []string) error {
 			ctx, stop := a.interruptible()
 			defer stop()
-			world, err := a.sandbox(cmd, &box, paths[0])
+			l, err := a.pick(cmd, planFile, paths, &g, &box)
 			if err != nil {
 				return err
 			}
-			l, err := a.load(paths[0], &g, world.overlay(paths[0]))
-			if err != nil {
-				return err
-			}
+			world := l.world
 			if later := l.program.NotYet(); len(later) > 0 && !dry {
 				return notYet(later)
 			}
@@ -69,7 +74,7 @@ much to do. Take a smaller speed where a step runs out of time.`,
 			if err != nil {
 				return err
 			}
-			plan, findings, err := runner.MakePlan(l.program, l.inputs, g.selection)
+			plan, findings, err := runner.MakePlan(l.program, l.inputs, l.selection)
 			if err != nil {
 				return err
 			}
@@ -77,18 +82,28 @@ much to do. Take a smaller speed where a step runs out of time.`,
 				return &runner.UsageError{Findings: findings}
 			}
 			a.findings(a.err, l.findings)
-			cfg, err := a.config(ctx, folderOf(paths[0]))
+			if err := a.obey(plan); err != nil {
+				return err
+			}
+			cfg, err := a.config(ctx, folderOf(l.book))
 			if err != nil {
 				return err
 			}
+			l.git(&cfg)
 			if err := world.start(ctx, &cfg, dry); err != nil {
 				return err
 			}
 			view := a.view(plan, dry)
 			view.attach(&cfg)
 			defer view.close()
+			feed, err := a.observe(&others, &cfg, l.program, l.inputs, l.selection, dry)
+			if err != nil {
+				return err
+			}
+			defer feed.Close()
 			result, err := runner.Execute(ctx, cfg, runner.Request{
-				Program: l.program, Inputs: l.inputs, Selection: g.selection, Approvals: approvals, DryRun: dry, Sandbox: world.path(),
+				Program: l.program, Inputs: l.inputs, Selection: l.selection, Approvals: approvals, DryRun: dry, Sandbox: world.path(),
+				Dir: l.dir, Saved: l.saved,
 			})
 			return a.conclude(view, world, result, err)
 		},
@@ -96,7 +111,9 @@ much to do. Take a smaller speed where a step runs out of time.`,
 	g.flags(cmd, true)
 	f := cmd.Flags()
 	f.BoolVar(&dry, "dry-run", false, "look at the targets and say what would change; send nothing that changes anything")
+	f.StringVar(&planFile, "plan", "", "run the plan kept in this file by runner plan --out")
 	gateFlags(cmd, &approve, &yes)
+	others.flags(cmd)
 	box.flags(cmd)
 	return cmd
 }

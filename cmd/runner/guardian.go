@@ -27,7 +27,7 @@ func (a *app) guardianCommand() *cobra.Command {
 		RunE: func(*cobra.Command, []string) error {
 			// Whoever ends the runner by a signal to its group or its terminal does not mean the guardian.
 			signal.Ignore(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE)
-			err := runner.Guard(context.Background(), runner.GuardianConfig{
+			err := runner.ServeGuardian(context.Background(), runner.GuardianConfig{
 				Catalog: runner.NewCatalog(catalog.Kinds(), catalog.Targets()),
 				Log:     slog.New(slog.NewTextHandler(a.err, nil)).With("guardian", os.Getpid()), EndRunner: endRunner,
 			}, a.in, a.out)

@@ -40,7 +40,7 @@ func (g *guardians) starter(cfg runner.GuardianConfig) func(runner.GuardianSpec)
 		p := &guardianInside{in: in, out: out, ended: make(chan struct{})}
 		go func() {
 			defer close(p.ended)
-			p.err = runner.Guard(g.ctx, cfg, orders, answers)
+			p.err = runner.ServeGuardian(g.ctx, cfg, orders, answers)
 			_ = orders.Close() // who still writes learns that nobody reads
 			_ = answers.Close()
 			if file != nil {

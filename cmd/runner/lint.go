@@ -16,6 +16,7 @@ import (
 
 func (a *app) lintCommand() *cobra.Command {
 	var inventory string
+	var policies []string
 	cmd := &cobra.Command{
 		Use:   "lint RUNBOOK…",
 		Short: "Find everything that is wrong with runbooks",
@@ -24,7 +25,9 @@ A directory stands for the runbooks below it (*.yaml, not *.sandbox.yaml). No ta
 contacted. Errors give exit code 2; warnings alone give 0.`,
 		Example: `  runner lint runbooks
   runner lint --inventory staging.yaml move-keys.yaml
-  runner lint --output json move-keys.yaml | jq '.[].message'`,
+  runner lint --output json move-keys.yaml | jq '.[].message'
+  runner lint --output github runbooks
+  runner lint --output sarif runbooks > lint.sarif`,
 		Args:              args(1, -1, "at least one runbook"),
 		ValidArgsFunction: completeFiles,
 		RunE: func(_ *cobra.Command, paths []string) error {
@@ -39,8 +42,12 @@ contacted. Errors give exit code 2; warnings alone give 0.`,
 				inv, found = schema.ParseInventory(inventory, text)
 				findings = append(findings, found...)
 			}
-			paths, err := runbooksIn(paths)
+			files, found, err := policyFiles(policies)
 			if err != nil {
+				return err
+			}
+			findings = append(append(findings, found...), runner.CheckPolicies(files)...)
+			if paths, err = runbooksIn(paths); err != nil {
 				return err
 			}
 			catalog := a.catalog()
@@ -54,13 +61,8 @@ contacted. Errors give exit code 2; warnings alone give 0.`,
 				findings = append(findings, found...)
 			}
 			findings = schema.Sort(findings)
-			if a.json() {
-				if err := a.answer(findings); err != nil {
-					return err
-				}
-			} else {
-				a.findings(a.out, findings)
-				a.tally(findings)
+			if err := a.found(findings); err != nil {
+				return err
 			}
 			if schema.Failed(findings) {
 				return &ended{exitUsage}
@@ -69,7 +71,61 @@ contacted. Errors give exit code 2; warnings alone give 0.`,
 		},
 	}
 	cmd.Flags().StringVar(&inventory, "inventory", "", "file of targets and inputs; its targets replace the runbooks'")
+	policyFlag(cmd, &policies)
+	a.forms(cmd, "text", "json", "sarif", "github")
 	return cmd
+}
+
+// found answers with findings, in the form asked for.
+func (a *app) found(findings []schema.Finding) error {
+	switch a.output {
+	case "json":
+		return a.answer(findings)
+	case "sarif":
+		return schema.WriteSARIF(a.out, schema.Tool{Name: "runner", Version: version().Version, Rules: runner.Rules()}, inRepository(findings))
+	case "github":
+		return schema.WriteGitHub(a.out, inRepository(findings))
+	}
+	a.findings(a.out, findings)
+	a.tally(findings)
+	return nil
+}
+
+// inRepository gives findings with their paths from the root of the repository around the
+// working directory, as review tools want them; one outside of it has its whole path.
+func inRepository(findings []schema.Finding) []schema.Finding {
+	here, err := os.Getwd()
+	if err != nil {
+		return findings
+	}
+	root := here
+	for {
+		if _, err := os.Stat(filepath.Join(root, ".git")); err == nil {
+			break
+		}
+		parent := filepath.Dir(root)
+		if parent == root {
+			root = here // no repository: paths are from here
+			break
+		}
+		root = parent
+	}
+	placed := slices.Clone(findings)
+	for i := range placed {
+		f := &placed[i]
+		if f.Line == 0 {
+			continue // of a flag, not of a file
+		}
+		path := f.Path
+		if !filepath.IsAbs(path) {
+			path = filepath.Join(here, path)
+		}
+		f.Path = path
+		if rel, err := filepath.Rel(root, path); err == nil && filepath.IsLocal(rel) {
+			f.Path = rel
+		}
+	}
+	return placed
 }
 
 // runbooksIn replaces directories by the runbooks below them, in the order of their names.

@@ -107,6 +107,9 @@ func (a *app) fail(err error) int {
 		if l.Holder.Run != "" {
 			hint = "runner runs show " + l.Holder.Run
 		}
+	} else if d, ok := errors.AsType[*runner.DriftError](err); ok {
+		a.drifted(d)
+		hint = "look at what has changed, then plan again: runner plan --live --out FILE RUNBOOK"
 	} else if errors.Is(err, runner.ErrInterrupted) {
 		code = exitInterrupted
 	} else if _, ok := errors.AsType[*journal.WriteError](err); ok {
@@ -151,7 +154,7 @@ NO_COLOR and TERM=dumb turn colours off.`,
 			}
 			return unknownCommand(cmd, args[0])
 		},
-		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { return a.checkOutput(cmd) },
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { return a.chooseForm(cmd) },
 		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
 	}
 	root.SetIn(a.in)
@@ -162,10 +165,11 @@ NO_COLOR and TERM=dumb turn colours off.`,
 	f := root.PersistentFlags()
 	f.StringVar(&a.state, "state", defaultState, "state directory: journals and locks of runs")
 	f.StringVar(&a.as, "as", "", "operator's name, for the record (RUNNER_OPERATOR, SUDO_USER, login name)")
-	f.StringVar(&a.output, "output", "text", "form of the answer: text or json")
+	takeForms(root, f, []string{"text", "json"})
 	f.BoolVar(&a.noColor, "no-color", false, "no colours")
 	root.AddCommand(
-		a.execCommand(), a.resumeCommand(), a.lintCommand(), a.planCommand(), a.runsCommand(), a.stepsCommand(),
+		a.execCommand(), a.resumeCommand(), a.lintCommand(), a.planCommand(), a.diffCommand(), a.graphCommand(), a.runsCommand(),
+		a.approveCommand(), a.rejectCommand(), a.pauseCommand(), a.abortCommand(), a.stepsCommand(),
 		a.schemaCommand(), a.fmtCommand(), a.newCommand(), a.versionCommand(), a.completionCommand(), a.guardianCommand(),
 	)
 	root.SetHelpCommand(a.helpCommand(root))
@@ -177,7 +181,6 @@ NO_COLOR and TERM=dumb turn colours off.`,
 		}
 		help(cmd, args)
 	})
-	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"text", "json"}, cobra.ShellCompDirectiveNoFileComp)) // fails for an unknown flag alone
 	_ = root.MarkPersistentFlagDirname("state")
 	return root
 }
@@ -272,21 +275,6 @@ func args(least, most int, what string) cobra.PositionalArgs {
 	}
 }
 
-func (a *app) checkOutput(cmd *cobra.Command) error {
-	switch a.output {
-	case "text", "json":
-		return nil
-	case "markdown", "sarif", "github":
-		return usage("--output text or --output json", "%s does not write %s yet", cmd.CommandPath(), a.output)
-	}
-	near, _ := schema.Nearest(a.output, []string{"text", "json"})
-	hint := "--output text or --output json"
-	if near != "" {
-		hint = "did you mean --output " + near + "?"
-	}
-	return usage(hint, "there is no output %q", a.output)
-}
-
 func (a *app) json() bool { return a.output == "json" }
 
 // catalog is what runbooks may use. It is built when it is first asked for: `runner version` needs none.
@@ -347,7 +335,7 @@ func clean(text string) string {
 }
 
 // command is a command of the runner about a run, as hints have it.
-var command = regexp.MustCompile(`\brunner (?:resume|runs [a-z]+)(?: \d{8}-\d{6}-[0-9a-z]+)?`)
+var command = regexp.MustCompile(`\brunner (?:resume|approve|reject|pause|abort|runs [a-z]+)(?: \d{8}-\d{6}-[0-9a-z]+)?`)
 
 // placed puts the state directory into the commands of a hint, where it is not the usual
 // one, so that they work as they stand.

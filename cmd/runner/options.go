@@ -20,6 +20,7 @@ type given struct {
 	inputs    []string
 	file      string
 	inventory string
+	policies  []string
 	selection runner.Selection
 }
 
@@ -29,6 +30,7 @@ func (g *given) flags(cmd *cobra.Command, selecting bool) {
 	f.StringVar(&g.file, "inputs", "", "file of inputs: a YAML map of names and values")
 	f.StringVar(&g.inventory, "inventory", "", "file of targets and inputs; its targets replace the runbook's")
 	if selecting {
+		policyFlag(cmd, &g.policies)
 		f.StringVar(&g.selection.From, "from", "", "first step that runs")
 		f.StringVar(&g.selection.To, "to", "", "last step that runs")
 		f.StringSliceVar(&g.selection.Only, "only", nil, "only steps with one of these tags")
@@ -92,6 +94,11 @@ func (a *app) load(path string, g *given, over *overlay) (*loaded, error) {
 	if p == nil || schema.Failed(findings) {
 		return nil, &runner.UsageError{Findings: findings}
 	}
+	p, more, err := a.withPolicies(p, g.policies)
+	if err != nil {
+		return nil, err
+	}
+	findings = append(findings, more...)
 	bound, more, err := p.BindInputs(inputs)
 	if err != nil {
 		return nil, err
@@ -129,7 +136,8 @@ func (a *app) operator() (runner.Operator, error) {
 	if strings.ContainsAny(op.Name, "\n\r\t\x00\x1b") {
 		return op, usage("", "the operator's name %q is not one line of text", op.Name)
 	}
-	return op, nil
+	op.Trusted = os.Getenv("RUNNER_OPERATOR_TRUSTED") == "1"
+	return op.Here(), nil
 }
 
 // config is what a run needs of this process.
@@ -138,7 +146,7 @@ func (a *app) config(ctx context.Context, folder string) (runner.Config, error) 
 	if err != nil {
 		return runner.Config{}, err
 	}
-	cfg := runner.Config{Store: a.store(), Operator: op, Version: version().Version, Log: a.logger(), Guardian: startGuardian}
+	cfg := runner.Config{Store: a.store(), Operator: op, Version: version().Version, Log: a.logger(), Guardian: startGuardian, Listen: true}
 	if folder != "" {
 		cfg.Git = runner.GitRevision(ctx, folder)
 	}

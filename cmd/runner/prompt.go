@@ -24,28 +24,32 @@ func (v *view) ask(ctx context.Context, q runner.Question) (runner.Answer, error
 		v.asking = false
 		v.screen.Unlock()
 	}()
-	v.question(q)
+	if !q.Again {
+		v.question(q)
+	}
+	v.standing(q)
 	lines := v.app.lineReader()
 	lines.forget()
 	for {
-		if q.Retype != "" {
-			fmt.Fprintf(v.app.err, "Type %s to approve, or no to refuse: ", clean(q.Retype))
-		} else {
-			fmt.Fprint(v.app.err, "Approve? [yes/no]: ")
+		words := "Approve? [yes/no]: "
+		switch {
+		case q.Own != "":
+			words = "Refuse? [no, or wait]: "
+		case q.Retype != "":
+			words = fmt.Sprintf("Type %s to approve, or no to refuse: ", clean(q.Retype))
 		}
-		text, err := lines.next(ctx)
+		text, err := v.line(ctx, lines, words)
 		if err != nil {
-			fmt.Fprintln(v.app.err)
 			return runner.Answer{}, err
 		}
 		switch word := strings.ToLower(strings.TrimSpace(text)); {
+		case q.Own != "" && word != "no" && word != "n":
 		case q.Retype != "" && strings.TrimSpace(text) == q.Retype:
 			return runner.Answer{Approved: true}, nil
 		case q.Retype == "" && (word == "yes" || word == "y"):
 			return runner.Answer{Approved: true}, nil
 		case word == "no" || word == "n":
-			fmt.Fprint(v.app.err, "Reason (may be empty): ")
-			reason, err := lines.next(ctx)
+			reason, err := v.line(ctx, lines, "Reason (may be empty): ")
 			if err != nil && err != io.EOF {
 				return runner.Answer{}, err
 			}
@@ -56,9 +60,56 @@ func (v *view) ask(ctx context.Context, q runner.Question) (runner.Answer, error
 	}
 }
 
+// line asks for a line. What else comes to the screen meanwhile is written above the prompt.
+func (v *view) line(ctx context.Context, lines *lineReader, prompt string) (string, error) {
+	v.screen.Lock()
+	v.prompt, v.moved = prompt, false
+	fmt.Fprint(v.app.err, prompt)
+	v.screen.Unlock()
+	text, err := lines.next(ctx)
+	v.screen.Lock()
+	defer v.screen.Unlock()
+	if err != nil && !v.moved {
+		fmt.Fprintln(v.app.err)
+	}
+	v.prompt = ""
+	return text, err
+}
+
+// promptAgain writes a prompt again that lines have come behind.
+func (v *view) promptAgain() {
+	v.screen.Lock()
+	defer v.screen.Unlock()
+	if v.prompt != "" && v.moved {
+		fmt.Fprint(v.app.err, v.prompt)
+		v.moved = false
+	}
+}
+
+// standing says how far a gate is that several people must approve.
+func (v *view) standing(q runner.Question) {
+	a := v.app
+	if q.Approvals > 1 {
+		given := "none yet"
+		if len(q.Given) > 0 {
+			given = fmt.Sprintf("%d, by %s", len(q.Given), strings.Join(q.Given, ", "))
+		}
+		fmt.Fprintf(a.err, "  %d people must approve; so far: %s\n", q.Approvals, clean(given))
+	}
+	if q.Own != "" {
+		fmt.Fprintf(a.err, "  %s\n  others approve from their own terminals: %s\n", clean(q.Own), a.placed("runner approve "+q.Run+" "+shellWord(q.Step)))
+	}
+	if q.Notice != "" {
+		fmt.Fprintf(a.err, "  %s\n", clean(q.Notice))
+	}
+}
+
 func (v *view) question(q runner.Question) {
 	a := v.app
 	fmt.Fprintf(a.err, "%s %s: %s\n", a.paint(a.err, runner.Caution, "gate"), clean(q.Step), clean(strings.TrimSpace(q.Message)))
+	for _, void := range q.Void {
+		fmt.Fprintf(a.err, "  %s\n", a.paint(a.err, runner.Caution, clean(void)))
+	}
 	for _, l := range q.Show {
 		fmt.Fprintf(a.err, "  %s = %s\n", clean(l.Command), clean(l.To))
 	}

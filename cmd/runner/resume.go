@@ -15,9 +15,10 @@ import (
 )
 
 func (a *app) resumeCommand() *cobra.Command {
-	var approve, decide []string
+	var approve, decide, override []string
 	var reasonText string
 	var yes, explain bool
+	var others observers
 	cmd := &cobra.Command{
 		Use:   "resume RUN",
 		Short: "Go on with a run after a crash, a pause, an interruption or a failure",
@@ -27,15 +28,27 @@ RUN is a run-id, the beginning of one, or last. Secrets are read again from thei
 
 A step about which nobody can tell whether it was done stops the run in doubt (exit 3).
 Look at the target, then decide: done (it was), redo (it was not: do it), fail (treat it
-as failed). The reason is journaled.`,
+as failed). The reason is journaled.
+
+A stop condition that had tripped must hold again before anything is changed; otherwise the
+run stays paused (exit 4). --override goes on without it, and its reason is journaled: the
+guard is passed over until it has held again, a max-age for the rest of the run.`,
 		Example: `  runner resume last
   runner resume last --explain                 say what would happen, do nothing
   runner resume 20261122-1114 --approve clean_up
-  runner resume last --decide switch[slot=7]=done --reason "seen on the dashboard, CHG-1"`,
+  runner resume last --decide switch[slot=7]=done --reason "seen on the dashboard, CHG-1"
+  runner resume last --override proxy_errors --reason "another tenant's, CHG-1"`,
 		Args:              args(1, 1, "one run"),
 		ValidArgsFunction: a.completeRuns,
 		RunE: func(_ *cobra.Command, refs []string) error {
+			if reasonText != "" && len(decide)+len(override) == 0 {
+				return usage("--decide STEP=done --reason "+reasonText, "--reason says why of a decision, and there is none")
+			}
 			decisions, err := parseDecisions(decide, reasonText)
+			if err != nil {
+				return err
+			}
+			overrides, err := parseOverrides(override, reasonText)
 			if err != nil {
 				return err
 			}
@@ -43,64 +56,87 @@ as failed). The reason is journaled.`,
 			if err != nil {
 				return err
 			}
-			raw, err := r.ReadPlan()
-			if err != nil {
-				return &runner.UsageError{Err: err, Hint: "runner runs log " + r.ID}
-			}
-			frozen, err := runner.Thaw(raw)
-			if err != nil {
-				return err
-			}
-			catalog := a.catalog()
-			program, inputs, err := frozen.Program(catalog)
+			t, err := a.thaw(r)
 			if err != nil {
 				return err
 			}
 			if explain {
-				return a.explain(r, frozen, program, decisions)
+				return a.explain(r, t.frozen, t.program, decisions)
 			}
-			if frozen.Sandbox != "" {
-				return usage("start another: runner exec --sandbox="+shellWord(frozen.Sandbox)+" "+shellWord(program.Root.Book.Path), "run %s was in a sandbox: its world ended with its process, and it is not resumed for real", r.ID)
-			}
-			approvals, err := a.approvals(program, approve, yes)
+			approvals, err := a.approvals(t.program, approve, yes)
 			if err != nil {
 				return err
 			}
-			ctx, stop := a.interruptible()
-			defer stop()
-			a.drift(frozen)
-			cfg, err := a.config(ctx, "")
-			if err != nil {
-				return err
-			}
-			cfg.Git = frozen.Git
-			var plan *runner.Plan // what comes next, on a screen that shows it
-			if a.live(false) {
-				if plan, _, err = runner.MakePlan(program, inputs, frozen.Selection); err != nil {
-					return err
-				}
-			}
-			view := a.view(plan, false)
-			view.attach(&cfg)
-			defer view.close()
-			result, err := runner.Resume(ctx, cfg, runner.ResumeRequest{Run: r, Catalog: catalog, Approvals: approvals, Decisions: decisions})
-			return a.conclude(view, nil, result, err)
+			return a.carryOn(t, runner.ResumeRequest{Approvals: approvals, Decisions: decisions, Overrides: overrides}, &others)
 		},
 	}
 	f := cmd.Flags()
 	f.StringArrayVar(&decide, "decide", nil, "decide about a step in doubt: STEP=done, STEP=redo or STEP=fail")
+	f.StringArrayVar(&override, "override", nil, "go on although this guard does not hold, or the max-age of this group is over: GUARD or GROUP")
 	f.StringVar(&reasonText, "reason", "", "why; journaled with each decision")
 	f.BoolVar(&explain, "explain", false, "say what a resume would do, and do nothing")
 	gateFlags(cmd, &approve, &yes)
+	others.flags(cmd)
 	return cmd
+}
+
+// thawed is a run with its frozen plan.
+type thawed struct {
+	run     *journal.Run
+	frozen  *runner.Frozen
+	catalog *runner.Catalog
+	program *runner.Program
+	inputs  *runner.Inputs
+}
+
+func (a *app) thaw(r *journal.Run) (*thawed, error) {
+	raw, err := r.ReadPlan()
+	if err != nil {
+		return nil, &runner.UsageError{Err: err, Hint: "runner runs log " + r.ID}
+	}
+	t := &thawed{run: r, catalog: a.catalog()}
+	if t.frozen, err = runner.Thaw(raw); err != nil {
+		return nil, err
+	}
+	t.program, t.inputs, err = t.frozen.Program(t.catalog)
+	return t, err
+}
+
+// carryOn goes on with a run, to its end or the next stop.
+func (a *app) carryOn(t *thawed, req runner.ResumeRequest, others *observers) error {
+	if sandbox := t.frozen.Sandbox; sandbox != "" {
+		return usage("start another: runner exec --sandbox="+shellWord(sandbox)+" "+shellWord(t.program.Root.Book.Path), "run %s was in a sandbox: its world ended with its process, and it is not resumed for real", t.run.ID)
+	}
+	ctx, stop := a.interruptible()
+	defer stop()
+	a.drift(t.frozen, runStarted, frozenText)
+	cfg, err := a.config(ctx, "")
+	if err != nil {
+		return err
+	}
+	cfg.Git = t.frozen.Git
+	var plan *runner.Plan // what comes next, on a screen that shows it
+	if a.live(false) {
+		if plan, _, err = runner.MakePlan(t.program, t.inputs, t.frozen.Selection); err != nil {
+			return err
+		}
+	}
+	view := a.view(plan, false)
+	view.attach(&cfg)
+	defer view.close()
+	feed, err := a.observe(others, &cfg, t.program, t.inputs, t.frozen.Selection, false)
+	if err != nil {
+		return err
+	}
+	defer feed.Close()
+	req.Run, req.Catalog = t.run, t.catalog
+	result, err := runner.Resume(ctx, cfg, req)
+	return a.conclude(view, nil, result, err)
 }
 
 // parseDecisions reads STEP=CHOICE; a path of a step may hold = as well.
 func parseDecisions(texts []string, why string) ([]runner.Decision, error) {
 	if len(texts) == 0 {
-		if why != "" {
-			return nil, usage("--decide STEP=done --reason "+why, "--reason says why of a decision, and there is none")
-		}
 		return nil, nil
 	}
 	if strings.TrimSpace(why) == "" {
@@ -123,8 +159,26 @@ func parseDecisions(texts []string, why string) ([]runner.Decision, error) {
 	return decisions, nil
 }
 
-// drift tells where the files of a run have changed since: what runs is the frozen plan.
-func (a *app) drift(f *runner.Frozen) {
+// What drift says of a run that is resumed.
+const (
+	runStarted = "the run started"
+	frozenText = "the run goes on with its frozen text"
+)
+
+// parseOverrides reads what is to be passed over, each for the same reason.
+func parseOverrides(guards []string, why string) ([]runner.Override, error) {
+	if len(guards) > 0 && strings.TrimSpace(why) == "" {
+		return nil, usage("--reason TEXT", "--override needs a reason, which is journaled with it")
+	}
+	var overrides []runner.Override
+	for _, name := range guards {
+		overrides = append(overrides, runner.Override{Guard: name, Reason: why})
+	}
+	return overrides, nil
+}
+
+// drift tells where files have changed since a plan was frozen, and what runs instead.
+func (a *app) drift(f *runner.Frozen, since, instead string) {
 	for _, s := range f.Sources {
 		path := s.Path
 		if !filepath.IsAbs(path) {
@@ -133,10 +187,10 @@ func (a *app) drift(f *runner.Frozen) {
 		now, err := os.ReadFile(path)
 		switch {
 		case errors.Is(err, os.ErrNotExist):
-			fmt.Fprintf(a.err, "%s %s is gone; the run goes on with its frozen text\n", a.paint(a.err, runner.Caution, "warning:"), s.Path)
+			fmt.Fprintf(a.err, "%s %s is gone; %s\n", a.paint(a.err, runner.Caution, "warning:"), s.Path, instead)
 		case err != nil || bytes.Equal(now, []byte(s.Text)):
 		default:
-			fmt.Fprintf(a.err, "%s %s has changed since the run started; the run goes on with its frozen text, without these changes:\n", a.paint(a.err, runner.Caution, "warning:"), s.Path)
+			fmt.Fprintf(a.err, "%s %s has changed since %s; %s, without these changes:\n", a.paint(a.err, runner.Caution, "warning:"), s.Path, since, instead)
 			for _, line := range textDiff(s.Text, string(now)) {
 				fmt.Fprintln(a.err, "  "+clean(line))
 			}
@@ -172,6 +226,6 @@ func (a *app) explain(r *journal.Run, frozen *runner.Frozen, program *runner.Pro
 		return a.answer(e)
 	}
 	a.lines(a.out, e.Lines())
-	a.drift(frozen)
+	a.drift(frozen, runStarted, frozenText)
 	return nil
 }

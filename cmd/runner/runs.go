@@ -16,14 +16,14 @@ import (
 func (a *app) runsCommand() *cobra.Command {
 	cmd := group(&cobra.Command{
 		Use:   "runs",
-		Short: "Look at runs: list, show, log, verify, remove",
+		Short: "Look at runs: list, show, log, report, verify, remove",
 		Long:  "runs reads journals. RUN is a run-id, the beginning of one, or last.",
 		Example: `  runner runs list
   runner runs show last
   runner runs log last --output json | jq 'select(.type == "gate-decided")'
   runner runs verify 20261122-1114`,
 	})
-	cmd.AddCommand(a.runsList(), a.runsShow(), a.runsLog(), a.runsVerify(), a.runsRemove())
+	cmd.AddCommand(a.runsList(), a.runsShow(), a.runsLog(), a.runsReport(), a.runsVerify(), a.runsRemove())
 	return cmd
 }
 
@@ -198,22 +198,33 @@ func (a *app) runsShow() *cobra.Command {
 			if err != nil {
 				return a.damaged(r, err)
 			}
-			if a.json() {
-				return a.answer(report)
+			var now *runner.Live
+			if live {
+				now = a.now(r)
 			}
-			a.show(report, live)
+			if a.json() {
+				return a.answer(struct {
+					*runner.Report
+					Live *runner.Live `json:"live,omitempty"`
+				}{report, now})
+			}
+			a.show(report, live, now)
 			return nil
 		},
 	}
 }
 
-func (a *app) show(r *runner.Report, live bool) {
+// show tells how far a run has come; now is what its process knows beyond the journal, nil where there is none.
+func (a *app) show(r *runner.Report, live bool, now *runner.Live) {
 	fmt.Fprintf(a.out, "%s of %s\n", r.Run, clean(r.Name))
 	fmt.Fprintf(a.out, "  plan %s\n", r.Plan)
 	if r.Git != "" {
 		fmt.Fprintf(a.out, "  git %s\n", r.Git)
 	}
 	fmt.Fprintf(a.out, "  started %s by %s on %s\n", r.Started.Local().Format(time.DateTime), clean(r.Operator), clean(r.Host))
+	if p := r.Saved; p != nil {
+		fmt.Fprintf(a.out, "  from the saved plan %s, made by %s at %s\n", p.ID, clean(p.Operator), p.Created.Local().Format(time.DateTime))
+	}
 	if r.Processes > 1 {
 		fmt.Fprintf(a.out, "  resumed %s\n", times(r.Processes-1))
 	}
@@ -264,16 +275,11 @@ func (a *app) show(r *runner.Report, live bool) {
 		}
 	}
 	for _, g := range r.Gates {
-		word := "waits for an answer"
-		if g.Decided {
-			word = map[bool]string{true: "approved", false: "refused"}[g.Approved] + " by " + g.By + " (" + g.How + ")"
-		}
-		a.lines(a.out, []runner.Line{{Text: "gate " + g.Step + ": " + word}})
-		if !g.Decided {
-			a.lines(a.out, g.Lines())
-		}
+		a.lines(a.out, g.Lines())
 	}
+	a.lines(a.out, r.GuardLines())
 	a.lines(a.out, r.Summary(live))
+	a.lines(a.out, now.Lines(time.Now()))
 	for _, name := range sorted(r.Outputs) {
 		fmt.Fprintf(a.out, "%s = %s\n", name, clean(runner.ShowValue(r.Outputs[name])))
 	}

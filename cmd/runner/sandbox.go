@@ -52,6 +52,7 @@ type world struct {
 	world   *simulate.World
 	traffic *traffic.Traffic
 	dry     bool
+	listens map[string]string // where its systems were when a saved plan was made; nil: no plan was
 
 	guardians guardians
 }
@@ -119,22 +120,25 @@ func (w *world) invariants(text []byte) []schema.Finding {
 // up starts the systems; declared are the addresses of the runbook's targets.
 func (w *world) up(declared map[string]string) error {
 	var err error
-	w.world, err = simulate.Start(context.Background(), w.spec, simulate.Options{Clock: clock.New(w.speed), Addrs: declared})
+	w.world, err = simulate.Start(context.Background(), w.spec, simulate.Options{Clock: clock.New(w.speed), Addrs: declared, Listens: w.listens})
 	if err != nil {
 		return usage("", "%s: %w", w.file, err)
 	}
 	return nil
 }
 
-// overlay puts the world's addresses in the place of the targets'.
-func (w *world) overlay(book string) *overlay {
+// overlay puts the world's addresses in the place of the targets'. text is that of the
+// runbook; nil: it is read.
+func (w *world) overlay(book string, text []byte) *overlay {
 	if w == nil {
 		return nil
 	}
 	return &overlay{inputs: w.spec.Inputs, path: w.file, inventory: func(given *schema.Inventory) (*schema.Inventory, error) {
-		text, err := os.ReadFile(book)
-		if err != nil {
-			return given, nil //nolint:nilerr // Load says so, with a position
+		if text == nil {
+			var err error
+			if text, err = os.ReadFile(book); err != nil {
+				return given, nil //nolint:nilerr // Load says so, with a position
+			}
 		}
 		parsed, _ := schema.Parse(book, text)
 		inv := &schema.Inventory{Path: book}
@@ -187,6 +191,20 @@ func addresses(config schema.Map[schema.Value]) []schema.Value {
 	}
 	addrs, _ := config.Get("addrs")
 	return addrs.List
+}
+
+// addrs are where the systems of the world are, by name, for a plan that is kept.
+func (w *world) addrs() map[string]string {
+	if w == nil {
+		return nil
+	}
+	addrs := map[string]string{}
+	for _, name := range w.world.Names() {
+		if addr := w.world.Addr(name); addr != "" {
+			addrs[name] = addr
+		}
+	}
+	return addrs
 }
 
 // path is what is kept of the sandbox in the plan and the journal.

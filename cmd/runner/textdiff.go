@@ -1,10 +1,45 @@
 package main
 
-import "strings"
+import (
+	"fmt"
+	"strings"
+)
 
 // textDiff shows what changed between two texts: lines taken away with -, lines added with
 // +, and two lines around them. Beyond diffLimit lines that differ it says only how many.
-func textDiff(before, after string) []string {
+func textDiff(before, after string) []string { return around(edits(before, after), 2) }
+
+// unifiedDiff is the same as programs read it, with three lines around what differs.
+func unifiedDiff(before, after, oldName, newName string) []string {
+	all := edits(before, after)
+	keep := near(all, 3)
+	diff := []string{"--- " + oldName, "+++ " + newName}
+	oldLine, newLine := 1, 1
+	for i := 0; i < len(all); i++ {
+		if !keep[i] {
+			oldLine, newLine = oldLine+1, newLine+1
+			continue
+		}
+		var hunk []string
+		olds, news := 0, 0
+		for ; i < len(all) && keep[i]; i++ {
+			if all[i][0] != '+' {
+				olds++
+			}
+			if all[i][0] != '-' {
+				news++
+			}
+			hunk = append(hunk, all[i][:1]+all[i][2:])
+		}
+		diff = append(append(diff, fmt.Sprintf("@@ -%d,%d +%d,%d @@", oldLine, olds, newLine, news)), hunk...)
+		oldLine, newLine = oldLine+olds, newLine+news
+		i-- // the line after the hunk is looked at again
+	}
+	return diff
+}
+
+// edits are all lines of two texts: those of both after two spaces, those taken away after -, those added after +.
+func edits(before, after string) []string {
 	a, b := strings.Split(strings.TrimSuffix(before, "\n"), "\n"), strings.Split(strings.TrimSuffix(after, "\n"), "\n")
 	head := 0
 	for head < len(a) && head < len(b) && a[head] == b[head] {
@@ -14,15 +49,15 @@ func textDiff(before, after string) []string {
 	for tail < len(a)-head && tail < len(b)-head && a[len(a)-1-tail] == b[len(b)-1-tail] {
 		tail++
 	}
-	edits := make([]string, 0, len(a)+len(b))
+	lines := make([]string, 0, len(a)+len(b))
 	for _, line := range a[:head] {
-		edits = append(edits, "  "+line)
+		lines = append(lines, "  "+line)
 	}
-	edits = append(edits, middle(a[head:len(a)-tail], b[head:len(b)-tail])...)
+	lines = append(lines, middle(a[head:len(a)-tail], b[head:len(b)-tail])...)
 	for _, line := range a[len(a)-tail:] {
-		edits = append(edits, "  "+line)
+		lines = append(lines, "  "+line)
 	}
-	return around(edits, 2)
+	return lines
 }
 
 // diffLimit bounds the table of the comparison: 2000 by 2000 lines.
@@ -70,8 +105,8 @@ func middle(a, b []string) []string {
 	return edits
 }
 
-// around keeps the edits and n lines on each side of them.
-func around(edits []string, n int) []string {
+// near tells which lines differ or stand within n lines of one that does.
+func near(edits []string, n int) []bool {
 	keep := make([]bool, len(edits))
 	for i, e := range edits {
 		if e[0] != ' ' {
@@ -80,6 +115,12 @@ func around(edits []string, n int) []string {
 			}
 		}
 	}
+	return keep
+}
+
+// around keeps the edits and n lines on each side of them.
+func around(edits []string, n int) []string {
+	keep := near(edits, n)
 	var shown []string
 	for i, e := range edits {
 		switch {

@@ -38,6 +38,8 @@ type view struct {
 	drawn   int  // lines of the bottom on the screen
 	asks    bool // a person is there to answer gates
 	asking  bool
+	prompt  string // what stands at the bottom and waits for a line; empty: nothing
+	moved   bool   // lines have come behind it: it is to be written again
 	cadence map[string]*pace
 	began   map[string]time.Time // when a step under way was first seen here
 	broken  error                // of standard output
@@ -122,6 +124,7 @@ func (v *view) loop() {
 			case <-time.After(showEvery):
 			case <-v.done:
 			}
+			v.promptAgain()
 		case <-tick:
 			v.repaint()
 		case <-v.done:
@@ -191,6 +194,10 @@ func (v *view) show() {
 	if v.dry {
 		w = v.app.out // what a dry run finds is its answer
 	}
+	if v.prompt != "" && !v.moved && len(lines) > 0 {
+		fmt.Fprintln(v.app.err)
+		v.moved = true
+	}
 	v.app.lines(w, lines)
 	v.paint()
 }
@@ -227,7 +234,7 @@ func (v *view) lines(r journal.Record) []runner.Line {
 			return nil
 		}
 	case "gate-opened":
-		if v.asks {
+		if v.asks && !v.report.Detached(r.Step) {
 			return nil // the prompt says it, or --approve the answer
 		}
 	case "step-finished":
@@ -320,7 +327,7 @@ func (v *view) running(s *runner.ReportStep) string {
 	tick, ok := v.ticks[s.Path]
 	v.mu.Unlock()
 	if ok {
-		line += ": " + progress(tick)
+		line += ": " + tick.Words()
 	}
 	if s.Observed != nil {
 		line += ": " + s.Observed.Words()
@@ -328,21 +335,6 @@ func (v *view) running(s *runner.ReportStep) string {
 		line += ": until " + s.Waiting
 	}
 	return line
-}
-
-func progress(t runner.Tick) string {
-	p := t.Progress
-	words := p.Text
-	switch {
-	case p.Total > 0:
-		words = strings.TrimSpace(fmt.Sprintf("%s %.0f of %.0f %s (%.0f %%)", words, p.Done, p.Total, p.Unit, 100*p.Done/p.Total))
-	case p.Done > 0:
-		words = strings.TrimSpace(fmt.Sprintf("%s %.0f %s", words, p.Done, p.Unit))
-	}
-	if t.Left > 0 {
-		words += ", about " + t.Left.Round(time.Second).String() + " left"
-	}
-	return words
 }
 
 // upcoming is the first step of the plan that has not begun.

@@ -99,8 +99,8 @@ finally:
   - {id: last, uses: redis.command, target: kv, with: {args: [SET, last, "1"]}, effect: write, idempotent: true, undo: none}
 `, servers[0].Addr(), servers[1].Addr(), freeAddr(t), "9", strings.ReplaceAll(step, "URL", web.URL)))
 	before := d.tree()
-	for _, output := range []string{"text", "json"} {
-		s := d.run("exec", "--dry-run", "--output", output, book)
+	for _, look := range [][]string{{"exec", "--dry-run"}, {"plan", "--live"}, {"exec", "--dry-run", "--output", "json"}, {"plan", "--live", "--output", "json"}} {
+		s := d.run(append(look, book)...)
 		// 1 is a precondition that a look could tell is false: this simulated server has no pidfile or directory.
 		if code := s.wait(); code != 0 && (code != 1 || !strings.Contains(step, "remove-instance")) {
 			t.Errorf("exit code %d\n%s", code, s.said())
@@ -119,7 +119,7 @@ finally:
 		t.Errorf("the folder was\n%s\nand is\n%s", before, after)
 	}
 	if entries, err := os.ReadDir(d.state); err == nil && len(entries) > 0 {
-		t.Errorf("a dry run wrote %v into the state directory", entries)
+		t.Errorf("looking wrote %v into the state directory", entries)
 	}
 	d.alone()
 }

@@ -51,6 +51,31 @@ func (b *bench) redisLoop(n int) (string, error) {
 		"", 0, "- {id: s, for-each: vars.all, uses: redis.command, target: r, with: {args: [SET, \"k${{ item }}\", \"${{ item }}\"]}, undo: none, why: w}\n")
 }
 
+// reviewBook is n steps in a row as a migration has them: each third a wait, a change with its
+// way back and a check of what both have found.
+func (b *bench) reviewBook(n int) (string, error) {
+	return b.book(fmt.Sprintf("review-%d", n), b.target()+"inputs: {lag: {type: int, default: 0}}\nsteps:\n",
+		"- {id: wait%[1]d, uses: redis.info, target: r, wait-until: lag != nil && lag <= inputs.lag, stable: 5s, timeout: 30m}\n"+
+			"- {id: set%[1]d, name: \"Change ${{ inputs.lag }}\", uses: redis.config-set, target: r, with: {name: maxclients, value: \"${{ 1000 + inputs.lag }}\"}}\n"+
+			"- {id: check%[1]d, uses: check, with: {that: steps.wait%[1]d.role == \"master\"}}\n", (n+2)/3, "")
+}
+
+// altered is where the other side of a comparison stands.
+func altered(book string) string { return book + ".altered.yaml" }
+
+// diffBooks are two versions of n steps as a migration has them, the second in other words.
+func (b *bench) diffBooks(n int) (string, error) {
+	path, err := b.reviewBook(n)
+	if err != nil {
+		return "", err
+	}
+	_, err = b.book(filepath.Base(path)+".altered", b.target()+"inputs: {lag: {type: int, default: 0}}\nsteps:\n",
+		"- {uses: redis.info, id: wait%[1]d, timeout: 1800s, stable: 5000ms, target: r, wait-until: inputs.lag >= lag && nil != lag}\n"+
+			"- {with: {value: \"${{ inputs.lag + 1000 }}\", name: maxclients}, target: r, id: set%[1]d, uses: redis.config-set}\n"+
+			"- {uses: check, id: check%[1]d, with: {that: '\"master\" == steps.wait%[1]d.role'}}\n", (n+2)/3, "")
+	return path, err
+}
+
 // fileBook writes n small files.
 func (b *bench) fileBook(n int, dir string) (string, error) {
 	return b.book(fmt.Sprintf("file-%d", n), "steps:\n", "- {id: s%[1]d, uses: host.file, with: {path: "+dir+"/%[1]d, content: v}}\n", n, "")

@@ -95,6 +95,11 @@ func (b *bench) measureAll(f floors) error {
 			return []string{fmt.Sprintf("CPU %.1fx of an empty Go program", ratio(c.cpu, f.empty.cpu))}
 		}, args: func(string) []string { return []string{b.runner, "version"} }},
 		{name: "lint of 1000 steps", limits: limits{wall: 50 * time.Millisecond}, book: plain(b.redisBook, steps), args: command("lint")},
+		{name: "plan of 2000 steps", limits: limits{cpu: 200 * time.Millisecond}, book: plain(b.reviewBook, 2000), args: command("plan")},
+		{name: "diff of 2000 steps with themselves", limits: limits{cpu: 300 * time.Millisecond}, book: plain(b.reviewBook, 2000),
+			args: func(book string) []string { return []string{b.runner, "diff", book, book} }},
+		{name: "diff of 2000 steps, all of them in other words", limits: limits{cpu: 300 * time.Millisecond}, book: plain(b.diffBooks, 2000),
+			args: func(book string) []string { return []string{b.runner, "diff", book, altered(book)} }},
 		{name: "plan of 100,000 steps of a for-each", limits: limits{wall: 2 * time.Second}, book: plain(b.redisLoop, many), args: command("plan")},
 		{name: "1000 steps, redis.command", limits: short, book: plain(b.redisBook, steps), facts: perStep(steps)},
 		{name: "1000 steps of a for-each, redis.command", limits: short, book: plain(b.redisLoop, steps), facts: perStep(steps)},

@@ -32,7 +32,9 @@ func (w *World) prepare(s *system, taken *reserved) error {
 		room = rsyncDistance
 	}
 	var err error
-	if s.actual, err = taken.addr(room, w.declares); err != nil {
+	if again := w.opts.Listens[s.name]; again != "" && !w.declares(again) && taken.take(again, room) == nil {
+		s.actual = again
+	} else if s.actual, err = taken.addr(room, w.declares); err != nil {
 		return err
 	}
 	s.declared = cmp.Or(s.spec.Addr, w.opts.Addrs[s.name], s.actual)
@@ -63,20 +65,27 @@ func (r *reserved) addr(room int, means func(addr string) bool) (string, error) 
 		if means(addr) {
 			continue
 		}
-		var l, beside net.Listener
-		if l, err = net.Listen("tcp", addr); err != nil {
-			continue
+		if err = r.take(addr, room); err == nil {
+			return addr, nil
 		}
-		*r = append(*r, l)
-		if room != 0 {
-			if beside, err = net.Listen("tcp", away(addr, room)); err != nil {
-				continue
-			}
-			*r = append(*r, beside)
-		}
-		return addr, nil
 	}
 	return "", fmt.Errorf("no free port was found: %w", err)
+}
+
+// take reserves an address, and the port that is so much greater, if room is not 0.
+func (r *reserved) take(addr string, room int) error {
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return err
+	}
+	*r = append(*r, l)
+	if room != 0 {
+		if l, err = net.Listen("tcp", away(addr, room)); err != nil {
+			return err
+		}
+		*r = append(*r, l)
+	}
+	return nil
 }
 
 // declares says whether an address is a system's declared one, or beside it.

@@ -107,6 +107,7 @@ type Options struct {
 	Clock     clock.Clock
 	Addrs     map[string]string // the declared address of each target, by name; a Spec's own Addr wins
 	KeepAddrs bool              // see the package comment
+	Listens   map[string]string // where systems listen, by name, if that is free; the others where it happens to be
 	ReadNode  func(ctx context.Context, system, node string) (string, error)
 	Seed      uint64
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"syscall"
 	"time"
@@ -110,4 +111,22 @@ func (c *Children) tryFree() (bool, error) {
 func (c *Children) Close() error {
 	// No unlock: it would end the children's lock too.
 	return c.file.Close()
+}
+
+// ChildrenAlive tells whether a child of a process of the run is alive, where no process works on the run. It asks for
+// the exclusive lock for an instant, and keeps nothing.
+func ChildrenAlive(run *Run) (bool, error) {
+	f, err := os.Open(run.childrenPath())
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("look for children of run %s: %w", run.ID, err)
+	}
+	defer f.Close()
+	free, err := flock(f, syscall.LOCK_EX)
+	if err != nil {
+		return false, fmt.Errorf("look for children of run %s: %w", run.ID, err)
+	}
+	return !free, nil
 }

@@ -67,8 +67,8 @@ func mkdirDurable(dir string) error {
 	return syncDir(filepath.Dir(dir))
 }
 
-// writeDurable replaces a file so that a crash leaves the old content or the new one, whole.
-func writeDurable(path string, data []byte) error {
+// WriteDurable replaces a file, readable by its user alone, so that a crash leaves the old content or the new one, whole.
+func WriteDurable(path string, data []byte) error {
 	temp := path + ".tmp"
 	f, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {

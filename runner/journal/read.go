@@ -63,7 +63,7 @@ func (e *FormatError) Error() string {
 }
 
 // Read gives the history of a journal, verified as Open does, and never writes. The journal may be in use: a line that
-// is just being written shows as torn.
+// is just being written shows as torn. With a *DamageError comes what stands before the damage, for people to look at.
 func Read(path string) (*History, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -96,7 +96,8 @@ func Verify(path string) (Summary, error) {
 	return Summary{Path: path, Format: Format, Records: int64(len(h.Records)), Head: h.Head, Torn: h.Torn}, nil
 }
 
-// parse verifies a whole journal. It takes over data: the bodies are pieces of it.
+// parse verifies a whole journal. It takes over data: the bodies are pieces of it. With a *DamageError it gives the
+// records before the damage as well.
 func parse(path string, data []byte) (*History, error) {
 	lines := bytes.Count(data, []byte("\n"))
 	h := &History{Path: path, Records: make([]Record, 0, lines)}
@@ -107,7 +108,7 @@ func parse(path string, data []byte) (*History, error) {
 		}
 		n := bytes.IndexByte(data[offset:], '\n')
 		if n > maxLine || n < 0 && len(data)-offset > maxLine {
-			return nil, damage("longer than 64 MiB")
+			return h, damage("longer than 64 MiB")
 		}
 		if n < 0 {
 			h.Torn = &Torn{Offset: int64(offset), Bytes: int64(len(data) - offset)}
@@ -122,7 +123,7 @@ func parse(path string, data []byte) (*History, error) {
 			return nil, format
 		}
 		if err != nil {
-			return nil, damage(err.Error())
+			return h, damage(err.Error())
 		}
 		h.Records = append(h.Records, r)
 		offset += n + 1

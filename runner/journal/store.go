@@ -17,6 +17,7 @@ import (
 //
 //	DIR/runs/<run-id>/   journal.jsonl, plan.json, lock, children and what else belongs to one run
 //	DIR/locks/<name>     the locks that keep two runs off one thing, where no target holds them
+//	DIR/plans/<plan-id>  the saved plans that have had their one use, and which run used them
 //
 // All of it is for the user alone (0700, 0600). The zero Dir is the working directory.
 type Store struct{ Dir string }
@@ -42,7 +43,7 @@ func (r *Run) LockPath() string { return r.Path("lock") }
 // WritePlan replaces the frozen plan. After a crash there is the old one or the new one, whole; when it returns nil the
 // new one is durable.
 func (r *Run) WritePlan(plan []byte) error {
-	if err := writeDurable(r.PlanPath(), plan); err != nil {
+	if err := WriteDurable(r.PlanPath(), plan); err != nil {
 		return fmt.Errorf("write the plan of run %s to %s: %w", r.ID, r.PlanPath(), err)
 	}
 	return nil
@@ -306,6 +307,7 @@ func (s *Store) Locks() ([]NamedLock, error) {
 func (s *Store) dir() string   { return filepath.Clean(s.Dir) }
 func (s *Store) runs() string  { return filepath.Join(s.Dir, "runs") }
 func (s *Store) locks() string { return filepath.Join(s.Dir, "locks") }
+func (s *Store) plans() string { return filepath.Join(s.Dir, "plans") }
 
 func (s *Store) run(id string) *Run { return &Run{ID: id, Dir: filepath.Join(s.runs(), id)} }
 
