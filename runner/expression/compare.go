@@ -32,6 +32,9 @@ func Compare(old, new Term) Verdict {
 		return Different
 	}
 	weaker, stronger := implies(o, n), implies(n, o)
+	if stronger && admitsNull(o, n) {
+		stronger = false // the old one was never made for what now can be
+	}
 	switch {
 	case weaker && stronger && o.total && n.total:
 		return Same
@@ -49,6 +52,20 @@ const (
 	maxProof  = 2000 // goals looked at
 	maxSplits = 3    // or's taken apart at once
 )
+
+// admitsNull says whether something that the old condition reads and that never was null may be null now.
+func admitsNull(old, new *node) bool {
+	sure, admits := map[string]bool{}, false
+	old.walk(func(n *node) {
+		if n.form == formReference && !n.nullable {
+			sure[strings.Join(n.path, ".")] = true
+		}
+	})
+	new.walk(func(n *node) {
+		admits = admits || n.form == formReference && n.nullable && sure[strings.Join(n.path, ".")]
+	})
+	return admits
+}
 
 // implies says whether b is known to hold wherever a does.
 func implies(a, b *node) bool {

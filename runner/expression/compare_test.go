@@ -73,6 +73,9 @@ func TestCompare(t *testing.T) {
 		{"count(xs, it > 1) >= 2", "count(xs, it > 0) >= 1", Weaker, Weaker},
 		{"count(xs, it > 1) <= 1", "count(xs, it > 2) <= 3", Weaker, Weaker},
 		{"any(xs, it > 1)", "len(xs) > 0", Weaker, Weaker},
+		{"any(xs, it > 1)", "count(xs, it > 1) <= 3", Different, Different},
+		{"any(xs, it > 1)", "count(xs, it > 1) in [1, 2]", Stronger, Stronger},
+		{"none(xs, it > 1)", "count(xs, it > 2) <= 3", Weaker, Weaker},
 		{"all(items, .ok)", "all(items, .ok || .lag == 0)", Weaker, Weaker},
 		{"any(ys, it == 1)", "any(ys, it == 1 || it == 2)", Weaker, Weaker},
 		{"any(ys, it > 2)", "any(ys, it > 1)", Different, Weaker}, // fails for a null before

@@ -147,7 +147,7 @@ func TestNonNegative(t *testing.T) {
 		"lag": true, "keys": true, "n": false, "-lag": false, "up ? lag : n": false, "up ? lag : 1": true, "xs[0]": true, "first(xs)": true,
 		"[lag, n][0]": false, "lag + len(xs)": true, "lag - 1": false, "sum(xs)": true, "sum(ys)": false, "reduce(xs, #acc - it, lag)": false,
 		"abs(n)": true, "max(lag, 1)": true, "min(lag, n)": false, "map(xs, -it)[0]": false, "find(items, .ok).lag": true, "lag * n": false,
-		"(keys ?? 0)": true, "(keys ?? -1)": false, "concat(xs, ys)[0]": false, "lag % 5": true, "steps.a.lag": true, "let x = lag; x + 0": true,
+		"(keys ?? 0)": true, "(keys ?? -1)": false, "concat(xs, ys)[0]": false, "concat(ys, xs)[0]": false, "[n, lag][0]": false, "lag % 5": true, "steps.a.lag": true, "let x = lag; x + 0": true,
 	} {
 		zero, least := termOf(t, "("+source+") == 0", Wait), termOf(t, "("+source+") <= 0", Wait)
 		if got := Compare(zero, least) == Same; got != want {
