@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -92,23 +93,23 @@ func reason(err error) error {
 	return err
 }
 
-// replace writes a file so that a crash leaves the old or the new one; its mode stays.
+// replace writes a file so that a crash leaves the old or the new one; its mode stays. A new one is for everybody to read.
 func replace(path string, text []byte) error {
 	if real, err := filepath.EvalSymlinks(path); err == nil {
 		path = real
 	}
-	info, err := os.Stat(path)
-	if err != nil {
-		return usage("", "write %s: %w", path, reason(err))
+	mode := fs.FileMode(0o644)
+	if info, err := os.Stat(path); err == nil {
+		mode = info.Mode().Perm()
 	}
-	f, err := os.CreateTemp(filepath.Dir(path), ".fmt-*")
+	f, err := os.CreateTemp(filepath.Dir(path), ".runner-*")
 	if err != nil {
 		return usage("", "write %s: %w", path, reason(err))
 	}
 	defer func() { _ = os.Remove(f.Name()) }() // gone already where all went well
 	_, err = f.Write(text)
 	if err == nil {
-		err = f.Chmod(info.Mode().Perm())
+		err = f.Chmod(mode)
 	}
 	if cerr := f.Close(); err == nil {
 		err = cerr

@@ -238,7 +238,7 @@ func (m *message) attributes(field protowire.Number, list []attribute.KeyValue) 
 		case attribute.FLOAT64:
 			value.fixed(4, math.Float64bits(a.Value.AsFloat64()))
 		default:
-			value = protowire.AppendString(protowire.AppendTag(value, 1, protowire.BytesType), a.Value.Emit())
+			value = protowire.AppendString(protowire.AppendTag(value, 1, protowire.BytesType), a.Value.String())
 		}
 		pair.text(1, string(a.Key))
 		pair.bytes(2, value)
