@@ -78,6 +78,7 @@ func connectTo[Client any](ctx context.Context, env Env, t Target, a Access) (Cl
 type TargetDefinition struct {
 	Name, Doc, Example string
 	Config             reflect.Type
+	Locks              bool // its client is a Locker
 	Valid              func(cfg any, unknown func(string) bool) []Problem
 	Addr               func(cfg any) string
 	Open               func(ctx context.Context, cfg any, a Access) (any, error)
@@ -88,6 +89,7 @@ type TargetDefinition struct {
 func (k *TargetKind[Cfg, Client]) Define() *TargetDefinition {
 	return &TargetDefinition{
 		Name: k.Name, Doc: k.Doc, Example: k.Example, Config: reflect.TypeFor[Cfg](),
+		Locks: reflect.TypeFor[Client]().Implements(reflect.TypeFor[Locker]()),
 		Valid: func(cfg any, unknown func(string) bool) []Problem {
 			if k.Valid == nil {
 				return nil

@@ -1,13 +1,16 @@
 package journal
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -19,7 +22,8 @@ type Holder struct {
 	PID      int       `json:"pid,omitempty"`
 	Run      string    `json:"run,omitempty"`
 	Since    time.Time `json:"since,omitzero"`
-	Step     string    `json:"step,omitempty"`
+	Step     string    `json:"step,omitempty"`  // the last one that was about to change something
+	Claim    bool      `json:"claim,omitempty"` // it keeps other runs out after its process has ended
 }
 
 // String is such as "host db7, pid 4711, operator ana, run 20261122-111450-f4c0x7qp, since 2026-11-22T11:14:50Z".
@@ -50,7 +54,10 @@ func (h Holder) String() string {
 type LockedError struct {
 	Path   string
 	Name   string // of a named lock
+	Target string // that keeps the lock; empty: it is a file
 	Holder Holder
+	// Claimed: no process holds it, it is kept for a run that is not over.
+	Claimed bool
 }
 
 func (e *LockedError) Error() string {
@@ -58,13 +65,22 @@ func (e *LockedError) Error() string {
 	if what == "" {
 		what = e.Path
 	}
+	if e.Target != "" {
+		what += " on " + e.Target
+	}
+	if e.Claimed {
+		return fmt.Sprintf("lock %s is kept for a run that is not over: %v", what, e.Holder)
+	}
 	return fmt.Sprintf("lock %s is held by %v", what, e.Holder)
 }
 
-// Held is a lock that this process holds until Release, or until it dies.
+// Held is a lock that this process holds until Release or Keep, or until it dies.
 type Held struct {
 	path string
-	file *os.File
+
+	mu     sync.Mutex
+	file   *os.File // nil: let go
+	holder Holder
 }
 
 // Path is the file of the lock.
@@ -81,7 +97,8 @@ const (
 // has it, in this process or another one on this host, the error is a *LockedError.
 //
 // The lock is flock(2)'s, not the content: it ends with the process, however that dies, so what a dead holder left in
-// the file is no lock. The file is opened close-on-exec: a child does not keep the lock of its dead parent (for that
+// the file is no lock, unless it is a claim: that of another run is an obstacle too, and that of the same run is taken
+// over. The file is opened close-on-exec: a child does not keep the lock of its dead parent (for that
 // there are Children).
 //
 // Nobody unlinks the file. Otherwise A could hold the lock of the unlinked file while B makes a new one of that name
@@ -111,21 +128,49 @@ func Lock(path string, h Holder) (*Held, error) {
 			f.Close()
 			continue
 		}
-		l := &Held{path: path, file: f}
-		if err := l.write(h); err != nil {
-			_ = l.Release()
+		if left := readHolder(f); left.Claim && left.Run != h.Run {
+			f.Close()
+			return nil, &LockedError{Path: path, Holder: left, Claimed: true}
+		}
+		l := &Held{path: path, file: f, holder: h}
+		if err := l.write(); err != nil {
+			_ = l.Keep()
 			return nil, fmt.Errorf("lock %s: write its holder: %w", path, err)
 		}
 		return l, nil
 	}
 }
 
-// Release clears the file and lets go of the lock. A second Release does nothing.
-func (l *Held) Release() error {
+// At notes the step that the holder has come to.
+func (l *Held) At(step string) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.file == nil || l.holder.Step == step {
+		return nil
+	}
+	l.holder.Step = step
+	if err := l.put(); err != nil {
+		return fmt.Errorf("lock %s: write its holder: %w", l.path, err)
+	}
+	return nil
+}
+
+// Release clears the file, a claim in it too, and lets go of the lock. A second Release does nothing.
+func (l *Held) Release() error { return l.letGo(true) }
+
+// Keep lets go of the lock and leaves what is in the file: a claim stays one.
+func (l *Held) Keep() error { return l.letGo(false) }
+
+func (l *Held) letGo(clear bool) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	if l.file == nil {
 		return nil
 	}
-	err := l.file.Truncate(0)
+	var err error
+	if clear {
+		err = l.file.Truncate(0)
+	}
 	// Explicitly, since a process between fork and exec may have this open file too for an instant.
 	if _, uerr := flock(l.file, syscall.LOCK_UN); err == nil {
 		err = uerr
@@ -158,21 +203,34 @@ func Inspect(path string) (h Holder, held bool, err error) {
 	return readHolder(f), !free, nil
 }
 
-func (l *Held) write(h Holder) error {
-	data, err := json.Marshal(h)
+// write puts the holder into the file; a claim is durable when it returns.
+func (l *Held) write() error {
+	if err := l.put(); err != nil || !l.holder.Claim {
+		return err
+	}
+	if err := l.file.Sync(); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(l.path))
+}
+
+// put writes the holder over what is there and cuts the rest off after that: at no time is a claim gone in between.
+func (l *Held) put() error {
+	data, err := json.Marshal(l.holder)
 	if err != nil {
 		return err
 	}
-	if err := l.file.Truncate(0); err != nil {
+	data = append(data, '\n')
+	if _, err := l.file.WriteAt(data, 0); err != nil {
 		return err
 	}
-	_, err = l.file.WriteAt(append(data, '\n'), 0)
-	return err
+	return l.file.Truncate(int64(len(data)))
 }
 
-// readHolder is as good as it gets: a holder may be writing at this moment.
+// readHolder is as good as it gets: a holder may be writing at this moment. What counts is the first line.
 func readHolder(f *os.File) (h Holder) {
 	data, err := io.ReadAll(io.LimitReader(f, 64<<10))
+	data, _, _ = bytes.Cut(data, []byte("\n"))
 	if err != nil || json.Unmarshal(data, &h) != nil {
 		return Holder{}
 	}

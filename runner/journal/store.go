@@ -277,7 +277,7 @@ func (s *Store) Lock(name string, h Holder) (*Held, error) {
 type NamedLock struct {
 	Name   string
 	Path   string
-	Held   bool   // false: nobody holds it, Holder is what a dead process left
+	Held   bool   // false: nobody holds it, Holder is what a dead process left, or the claim of a run
 	Holder Holder // zero if nothing is written in it
 }
 

@@ -2,6 +2,7 @@ package zookeeper
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"net"
 	"sync"
@@ -97,17 +98,20 @@ type session struct {
 	logins sync.Mutex // one at a time
 	logged bool
 
-	mu     sync.Mutex
-	wire   net.Conn // the connection under it
-	over   bool
-	up     bool  // a server has accepted the session
-	upped  int   // how often one did
-	failed error // the last dial's
+	expired chan struct{} // closed when a server has said that the session is over
+
+	mu      sync.Mutex
+	wire    net.Conn // the connection under it
+	over    bool
+	up      bool          // a server has accepted the session
+	upped   int           // how often one did
+	failed  error         // the last dial's
+	granted time.Duration // how long the servers keep the session of a client they do not hear, as they said last
 }
 
 func begin(cfg Config) (*session, error) {
 	life, stop := context.WithCancel(context.Background())
-	s := &session{stop: stop}
+	s := &session{stop: stop, expired: make(chan struct{})}
 	addrs := make([]string, len(cfg.Addrs))
 	for i, a := range cfg.Addrs {
 		addrs[i] = string(a)
@@ -125,7 +129,7 @@ func begin(cfg Config) (*session, error) {
 			return nil, net.ErrClosed
 		}
 		s.wire = conn
-		return conn, nil
+		return &greeted{Conn: conn, told: s.grant}, nil
 	}
 	var err error
 	s.conn, s.events, err = zk.Connect(addrs, cfg.Session,
@@ -153,9 +157,51 @@ func (s *session) event(e zk.Event) {
 	case zk.StateHasSession:
 		s.up = true
 		s.upped++
-	case zk.StateDisconnected, zk.StateExpired:
+	case zk.StateDisconnected:
 		s.up = false
+	case zk.StateExpired: // the library goes on with another one
+		s.up = false
+		select {
+		case <-s.expired:
+		default:
+			close(s.expired)
+		}
 	}
+}
+
+func (s *session) grant(d time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.granted = d
+}
+
+// term is how long the servers keep the session of a client they do not hear. They hold what a client asks for to
+// limits of their own, and the library does not tell.
+func (s *session) term() time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.granted
+}
+
+// greeted reads along in a connection's first message, the server's answer to the login: its length, the version of the
+// protocol and the session's timeout in milliseconds, 4 bytes each.
+type greeted struct {
+	net.Conn
+	seen []byte
+	told func(time.Duration)
+}
+
+func (g *greeted) Read(b []byte) (int, error) {
+	n, err := g.Conn.Read(b)
+	if missing := 12 - len(g.seen); missing > 0 && n > 0 {
+		g.seen = append(g.seen, b[:min(n, missing)]...)
+		if len(g.seen) == 12 {
+			if ms := int32(binary.BigEndian.Uint32(g.seen[8:])); ms > 0 { // not positive: the session is refused
+				g.told(time.Duration(ms) * time.Millisecond)
+			}
+		}
+	}
+	return n, err
 }
 
 // ups counts how often a server has accepted the session, one that is held now apart.
