@@ -2,7 +2,6 @@ package runner
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -146,8 +145,10 @@ type ExplainedGuard struct {
 
 // ExplainedLock is a lock that a resume takes.
 type ExplainedLock struct {
-	Name string `json:"name"`
-	Held string `json:"held,omitempty"` // by whom; empty: it is free
+	Name   string `json:"name"`
+	Target string `json:"target,omitempty"` // that keeps it; absent: the state directory
+	Held   string `json:"held,omitempty"`   // by whom; empty: by nobody
+	Own    bool   `json:"own,omitempty"`    // it has been kept for this run
 }
 
 // Explain says what a resume of the run would do with these decisions, as far as the journal
@@ -157,7 +158,7 @@ func (r *Report) Explain(p *Program, decisions []Decision) Explanation {
 	nodes := p.byID()
 	for _, s := range r.Steps {
 		n := nodes[lastID(s.Path)]
-		if n != nil && n.within(InFinally) {
+		if n != nil && n.Unit == p.Root && n.within(InFinally) {
 			if !s.Group {
 				e.Finally = append(e.Finally, s.Path)
 			}
@@ -171,6 +172,7 @@ func (r *Report) Explain(p *Program, decisions []Decision) Explanation {
 			if n != nil && n.Recheck {
 				e.Recheck = append(e.Recheck, s.Path)
 				e.Rechecks = append(e.Rechecks, ExplainedRecheck{Step: s.Path, Kind: s.Kind, Target: s.Target, Addr: s.Addr})
+				continue
 			}
 			e.Finished++
 			e.FinishedSteps = append(e.FinishedSteps, s.Path)
@@ -291,10 +293,13 @@ func (e Explanation) Lines() []Line {
 			Line{Plain, "help: run it again: " + e.Again})
 	}
 	for _, l := range e.Locks {
-		if l.Held == "" {
-			add(Plain, "   takes the lock %s, which is free", l.Name)
-		} else {
+		switch {
+		case l.Held != "":
 			add(Bad, "   needs the lock %s, which is held by %s: exit 5", l.Name, l.Held)
+		case l.Own:
+			add(Plain, "   takes the lock %s, which is kept for this run", l.Name)
+		default:
+			add(Plain, "   takes the lock %s, which is free", l.Name)
 		}
 	}
 	if e.Alive {
@@ -311,9 +316,9 @@ func (e Explanation) Lines() []Line {
 	if e.Skipped == 1 {
 		skipped = "skipped stays skipped"
 	}
-	add(Plain, "2. %s %s not run again, %d %s", plural(e.Finished-len(e.Recheck), "finished step"), stay, e.Skipped, skipped)
-	if len(e.FinishedSteps) > len(e.Recheck) {
-		add(Faint, "     %s", some(e.staying()))
+	add(Plain, "2. %s %s not run again, %d %s", plural(e.Finished, "finished step"), stay, e.Skipped, skipped)
+	if e.Finished > 0 {
+		add(Faint, "     %s", some(e.FinishedSteps))
 	}
 	if len(e.InDoubt) == 0 {
 		add(Plain, "3. no step is in doubt")
@@ -362,11 +367,6 @@ func (e Explanation) Lines() []Line {
 		add(Plain, "6. runs once more when the run ends: %s", some(e.Finally))
 	}
 	return lines
-}
-
-// staying are the finished steps that do not run again.
-func (e Explanation) staying() []string {
-	return slices.DeleteFunc(slices.Clone(e.FinishedSteps), func(path string) bool { return slices.Contains(e.Recheck, path) })
 }
 
 func (d *ExplainedDoubt) lines() []Line {
