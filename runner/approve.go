@@ -17,6 +17,11 @@ func (r *resolver) ownGate(n *Node) *Gate {
 			}
 		}
 	}
+	for _, name := range []string{"approvals", "timeout", "wait"} {
+		if t := n.With.entry(name); t != nil && !t.Constant {
+			r.wrong(t.At, "gate-setting", "", "%s of a gate is written out: whoever reads the plan must see it", name)
+		}
+	}
 	if t := n.With.entry("timeout"); t != nil && t.Constant {
 		switch v := t.Literal.(type) {
 		case string:

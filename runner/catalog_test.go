@@ -51,7 +51,8 @@ type (
 		Duration time.Duration `yaml:"duration,required" doc:"How long."`
 	}
 	approveIn struct {
-		Message string `yaml:"message,required" doc:"What is asked."`
+		Message   string `yaml:"message,required" doc:"What is asked."`
+		Approvals int    `yaml:"approvals" default:"1" doc:"How many people."`
 	}
 	stopIn struct {
 		Step string `yaml:"step,required" doc:"The step to stop."`
@@ -214,6 +215,7 @@ func fakeCatalog() *Catalog {
 		fakeWrite("codis.switch-slot", func(k *steps.Kind[switchIn, switchOut]) { k.On, k.Effect = []string{"codis"}, steps.Cutover }),
 	}
 	return NewCatalog(kinds, []*steps.TargetDefinition{
-		fakeTarget[redisConfig]("redis"), fakeTarget[redisConfig]("pika"), fakeTarget[codisConfig]("codis"), fakeTarget[zkConfig]("zookeeper"), fakeTarget[hostConfig]("host"),
+		fakeTarget[redisConfig]("redis"), fakeTarget[redisConfig]("pika"), fakeTarget[codisConfig]("codis"),
+		(&steps.TargetKind[zkConfig, steps.Locker]{Name: "zookeeper"}).Define(), fakeTarget[hostConfig]("host"),
 	})
 }

@@ -265,14 +265,12 @@ func (r *resolver) file() {
 		return
 	}
 	if b.Lock.Target.Set {
-		if r.target(b.Lock.Target.Value) == nil {
+		switch t := r.target(b.Lock.Target.Value); {
+		case t == nil:
 			r.unknownTarget(b.Lock.Target.Span, b.Lock.Target.Value)
-		} else {
-			r.later(b.Lock.Target.Span, "lock.target: this binary locks in the state directory alone")
+		case t.Kind != nil && !t.Kind.Locks:
+			r.wrong(b.Lock.Target.Span, "target-kind", "", "a target of kind %s keeps no locks: lock.target wants one of kind %s", t.Kind.Name, strings.Join(r.catalog.lockKinds(), " or "))
 		}
-	}
-	if b.Lock.Hold.Set {
-		r.later(b.Lock.Hold.Span, "lock.hold: this binary gives the lock back whenever it ends")
 	}
 }
 
@@ -294,12 +292,6 @@ func (r *resolver) notAsStep() {
 	if len(b.Policy) > 0 {
 		report(b.Policy[0].Span, "policy")
 	}
-}
-
-// later warns of a key that the language has and this binary does not carry out.
-func (r *resolver) later(span schema.Span, format string, args ...any) {
-	r.warn(span, "not-yet", "", format, args...)
-	r.notYet = append(r.notYet, r.findings[len(r.findings)-1])
 }
 
 // runGuards binds the stop conditions of the run.

@@ -129,6 +129,15 @@ type ResumeRequest struct {
 	Decisions []Decision
 	Overrides []Override // of stop conditions that do not hold
 	Abort     *Abort     // nil: the run goes on
+	Amend     *Amendment // nil: by the plan that it had
+}
+
+// Amendment is another plan for a run that goes on: its files as they are now, see [Frozen.FilesNow].
+type Amendment struct {
+	Program *Program
+	Inputs  *Inputs
+	Reason  string
+	Changes []string // what differs, in words; journaled
 }
 
 // Abort ends a run for good: nothing of its steps runs any more, only what it ends with.
@@ -175,6 +184,9 @@ func (s Status) ExitCode() int {
 	}
 	return 1
 }
+
+// over says that nothing can be resumed.
+func (s Status) over() bool { return s == Succeeded || s == RolledBack || s == Aborted }
 
 // UsageError is a reason to have done nothing: exit 2.
 type UsageError struct {

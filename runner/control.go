@@ -108,7 +108,7 @@ func ask(ctx context.Context, r *journal.Run, req ControlRequest) (*ControlAnswe
 	if err != nil {
 		return nil, err
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	deadline, _ := ctx.Deadline()
 	if err := conn.SetDeadline(deadline); err != nil {
 		return nil, err
@@ -185,7 +185,7 @@ func (c *control) accept() {
 			continue
 		}
 		if !c.admit(conn) {
-			conn.Close()
+			_ = conn.Close()
 			continue
 		}
 		c.work.Go(func() {
@@ -206,7 +206,7 @@ func (c *control) admit(conn *net.UnixConn) bool {
 }
 
 func (c *control) leave(conn *net.UnixConn) {
-	conn.Close()
+	_ = conn.Close()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	delete(c.open, conn)
@@ -217,7 +217,7 @@ func (c *control) leave(conn *net.UnixConn) {
 func (c *control) close() {
 	c.mu.Lock()
 	c.ended = true
-	c.l.Close()
+	_ = c.l.Close()
 	for conn := range c.open {
 		_ = conn.SetReadDeadline(time.Now()) // its error is the end of the connection
 	}

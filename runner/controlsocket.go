@@ -44,7 +44,7 @@ func listenControl(r *journal.Run) (*net.UnixListener, error) {
 		err = os.Rename(r.Path(fresh), r.Path(controlName))
 	}
 	if err != nil {
-		l.Close()
+		_ = l.Close()
 		return nil, err
 	}
 	return l, nil

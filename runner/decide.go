@@ -120,11 +120,7 @@ func decideAway(cfg Config, r *journal.Run, catalog *Catalog, v Verdict) (*Decid
 
 // thawed gives the frozen plan of a run.
 func thawed(r *journal.Run, catalog *Catalog) (*Frozen, *Program, error) {
-	raw, err := r.ReadPlan()
-	if err != nil {
-		return nil, nil, &UsageError{Err: err, Hint: "without its plan a run cannot go on; runner runs log " + r.ID + " shows how far it came"}
-	}
-	frozen, err := Thaw(raw)
+	frozen, err := ReadFrozen(r)
 	if err != nil {
 		return nil, nil, err
 	}

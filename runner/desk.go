@@ -15,19 +15,31 @@ import (
 // The first decision that counts wins: it is in the journal before anybody learns of it.
 type desk struct {
 	mu      sync.Mutex
-	gates   gateStates    // those of earlier processes too
-	changed chan struct{} // closed at the next change
+	gates   gateStates               // those of earlier processes too
+	changed map[string]chan struct{} // of a gate that is waited at: closed at the next decision
 }
 
 // begin takes over what earlier processes have asked.
 func (d *desk) begin(p *past) {
-	d.gates, d.changed = gateStates{}, make(chan struct{})
+	d.gates, d.changed = gateStates{}, map[string]chan struct{}{}
 	for path := range p.gates {
 		if g := p.gate(path); g != nil {
 			c := g.copy()
 			d.gates[path] = &c
 		}
 	}
+}
+
+// before is a gate as earlier processes have left it, and as it was decided about since;
+// nil: it is to be asked from its beginning.
+func (d *desk) before(p *past, at string) *gateState {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if p.gate(at) == nil || d.gates[at] == nil {
+		return nil
+	}
+	g := d.gates[at].copy()
+	return &g
 }
 
 // open journals that a gate asks. One that has asked the same before goes on.
@@ -37,8 +49,8 @@ func (d *desk) open(ctx context.Context, x *run, at string, body GateOpened) err
 	if err := x.durable(ctx, recGateOpened, at, &body); err != nil {
 		return err
 	}
-	g, was := d.gates[at], x.past.gate(at)
-	if g == nil || g.decided() || g.differs(body) != "" || was == nil {
+	g := d.gates[at]
+	if g == nil || g.decided() || g.differs(body) != "" || x.past.gate(at) == nil {
 		g = &gateState{path: at, since: x.clock.Now()}
 		d.gates[at] = g
 	}
@@ -46,11 +58,14 @@ func (d *desk) open(ctx context.Context, x *run, at string, body GateOpened) err
 	return nil
 }
 
-// look is a gate as it stands, and what is closed when one has been decided about.
+// look is a gate as it stands, and what is closed when somebody decides about it.
 func (d *desk) look(at string) (gateState, <-chan struct{}) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.gates[at].copy(), d.changed
+	if d.changed[at] == nil {
+		d.changed[at] = make(chan struct{})
+	}
+	return d.gates[at].copy(), d.changed[at]
 }
 
 func (g *gateState) copy() gateState {
@@ -64,7 +79,7 @@ func (d *desk) expire(ctx context.Context, x *run, at string) (gateState, error)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	g := d.gates[at]
-	if !g.decided() && expires(g.expires(), x.clock.Now()) {
+	if !g.decided() && expired(g.expires(), x.clock.Now()) {
 		if err := d.journal(ctx, x, g, GateDecided{How: "timeout"}); err != nil {
 			return gateState{}, err
 		}
@@ -95,8 +110,10 @@ func (d *desk) journal(ctx context.Context, x *run, g *gateState, by GateDecided
 		return err
 	}
 	g.take(by)
-	close(d.changed)
-	d.changed = make(chan struct{})
+	if changed := d.changed[g.path]; changed != nil {
+		close(changed)
+		delete(d.changed, g.path)
+	}
 	return nil
 }
 

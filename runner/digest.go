@@ -25,6 +25,10 @@ func (p *Program) StepDigest(n *Node) string {
 type digester struct {
 	w     io.Writer
 	units map[*Unit]string
+	// run, where it is not nil, makes what is particular to a run count, too: the values of the
+	// inputs of this unit, and where its secrets come from.
+	run    *Unit
+	values map[string]any
 }
 
 // sum is the hash of what write writes.
@@ -112,6 +116,10 @@ func (d *digester) names(u *Unit, read map[string]*Target) Names {
 			return expression.Term{}, false
 		}
 		switch path[0] {
+		case "inputs":
+			return d.given(u, path, names)
+		case "secrets":
+			return d.secret(u, path)
 		case "vars":
 			for _, v := range u.Vars {
 				if v.Name == path[1] {
@@ -128,4 +136,38 @@ func (d *digester) names(u *Unit, read map[string]*Target) Names {
 		return expression.Term{}, false
 	}
 	return names
+}
+
+// given puts the value of an input in its place; a target's name is that target.
+func (d *digester) given(u *Unit, path []string, names Names) (expression.Term, bool) {
+	in := u.input(path[1])
+	if u != d.run || in == nil {
+		return expression.Term{}, false
+	}
+	if in.Kind == "secret" {
+		return d.secret(u, path)
+	}
+	v := d.values[path[1]]
+	if name, ok := v.(string); ok && in.Kind == "target" {
+		at := append([]string{"targets", name}, path[2:]...)
+		if t, ok := names(at); ok {
+			return t, true
+		}
+		return expression.Reference(at), true
+	}
+	return expression.Select(expression.Constant(v), path[2:]...), true
+}
+
+// secret is a reference to a secret with its source.
+func (d *digester) secret(u *Unit, path []string) (expression.Term, bool) {
+	if u != d.run {
+		return expression.Term{}, false
+	}
+	at := slices.Clone(path)
+	for _, s := range u.Secrets {
+		if s.Name == path[1] {
+			at = append(at, d.sum(func() { d.facts(s.Meaning(), nil) }))
+		}
+	}
+	return expression.Reference(at), true
 }

@@ -59,13 +59,15 @@ type run struct {
 	decisions map[string]*Decision
 	dry       *dryRun
 
-	acts *acts // what has started, for the way back
+	lock *tenure // nil: the runbook names none
+	acts *acts   // what has started, for the way back
 
 	desk  desk
 	turn  chan struct{} // held while a question is on the terminal: one at a time
 	looks looks
 	backgrounds
-	lookingFirst bool // what had tripped is looked at before anything starts
+	lookingFirst bool       // what had tripped is looked at before anything starts
+	explainer    *explainer // nil, unless a resume is only explained
 	endings
 	foreigners map[string]*boundTarget // targets that no runbook declares, by name
 	seq        int64                   // of a dry run's records
@@ -441,7 +443,8 @@ func (x *run) admit(ctx context.Context, s *scope, n *Node, path string, gates b
 
 // asked is gate, and a refusal fails the step.
 func (x *run) asked(ctx context.Context, s *scope, n *Node, path string) *halt {
-	h := x.gate(ctx, s, n, path, "", x.past.started(path))
+	begun := x.past.started(path) && (n.Shape != Leaf || x.past.open(path))
+	h := x.gate(ctx, s, n, path, "", begun)
 	if h.own() {
 		return x.refused(s, n, path, h.err)
 	}

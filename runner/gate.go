@@ -20,7 +20,7 @@ func (x *run) gate(ctx context.Context, s *scope, n *Node, path, part string, be
 		return nil
 	}
 	at, digest := path+part, x.prog.StepDigest(n)
-	was := x.past.gate(at)
+	was := x.desk.before(x.past, at)
 	switch {
 	case was == nil:
 	case was.ended != nil:
@@ -29,16 +29,7 @@ func (x *run) gate(ctx context.Context, s *scope, n *Node, path, part string, be
 		return nil // what it shows may look otherwise by now: that is its own doing
 	}
 	q := x.question(ctx, s, n, path, at)
-	open := GateOpened{Message: q.Message, Sends: commands(q.Sends), Builtin: g.Builtin, Digest: digest, Retype: q.Retype, Detached: g.Detached}
-	for _, l := range q.Show {
-		open.Show = append(open.Show, l.Command+" = "+l.To)
-	}
-	if g.Approvals > 1 {
-		open.Approvals = g.Approvals
-	}
-	if g.Timeout > 0 {
-		open.Timeout = g.Timeout.String()
-	}
+	open := g.opening(q, digest)
 	if was != nil {
 		switch why := was.differs(open); {
 		case why == "" && was.approved():
@@ -57,7 +48,7 @@ func (x *run) gate(ctx context.Context, s *scope, n *Node, path, part string, be
 		return h
 	}
 	if how := x.ahead(n, g, q); how != "" {
-		if _, err := x.decideGate(ctx, at, x.own(true, how, ""), ""); err != nil && !errors.As(err, new(*UsageError)) {
+		if _, err := x.decideGate(ctx, at, x.mine(true, how, ""), ""); err != nil && !errors.As(err, new(*UsageError)) {
 			return broken(at, err)
 		}
 		if h, over := x.answered(ctx, at); over {
@@ -68,6 +59,21 @@ func (x *run) gate(ctx context.Context, s *scope, n *Node, path, part string, be
 		return x.leave(ctx, at)
 	}
 	return x.await(ctx, g, at, q)
+}
+
+// opening is what the journal says of a gate that asks; digest is that of the step.
+func (g *Gate) opening(q Question, digest string) GateOpened {
+	open := GateOpened{Message: q.Message, Sends: commands(q.Sends), Builtin: g.Builtin, Digest: digest, Retype: q.Retype, Detached: g.Detached}
+	for _, l := range q.Show {
+		open.Show = append(open.Show, l.Command+" = "+l.To)
+	}
+	if g.Approvals > 1 {
+		open.Approvals = g.Approvals
+	}
+	if g.Timeout > 0 {
+		open.Timeout = g.Timeout.String()
+	}
+	return open
 }
 
 // question is a gate as whoever answers sees it.
@@ -118,13 +124,13 @@ func (x *run) await(ctx context.Context, g *Gate, at string, q Question) *halt {
 	defer done()
 	prompts := x.cfg.Ask != nil
 	for {
+		state, changed := x.desk.look(at) // before it is asked whether it was decided: no decision is missed
 		if h, over := x.answered(outer, at); over {
 			return h
 		}
 		if ctx.Err() != nil {
 			return stopped(outer, at)
 		}
-		state, changed := x.desk.look(at)
 		waiting, cancel := ctx, context.CancelFunc(func() {})
 		if last := state.expires(); !last.IsZero() {
 			waiting, cancel = x.clock.WithTimeout(ctx, last.Sub(x.clock.Now()), errGateTimeout)
@@ -174,7 +180,7 @@ func (x *run) prompt(ctx context.Context, at string, q *Question, state gateStat
 	}()
 	q.Given, q.Own = state.by(), ""
 	if state.needed() > 1 {
-		q.Own = state.own(x.own(true, "prompt", ""), x.starter())
+		q.Own = state.discounts(x.mine(true, "prompt", ""), x.starter())
 	}
 	asked := *q
 	answer, err := bounded(x, asking, at, func(ctx context.Context) (Answer, error) { return x.cfg.Ask(ctx, asked) })
@@ -185,7 +191,7 @@ func (x *run) prompt(ctx context.Context, at string, q *Question, state gateStat
 	if err != nil {
 		return err
 	}
-	_, err = x.decideGate(ctx, at, x.own(answer.Approved, "prompt", answer.Reason), q.Retype)
+	_, err = x.decideGate(ctx, at, x.mine(answer.Approved, "prompt", answer.Reason), q.Retype)
 	if errors.As(err, new(*UsageError)) { // it does not count
 		q.Notice = err.Error()
 		return nil
@@ -193,8 +199,8 @@ func (x *run) prompt(ctx context.Context, at string, q *Question, state gateStat
 	return err
 }
 
-// own is a decision by whoever runs this process.
-func (x *run) own(approved bool, how, reason string) GateDecided {
+// mine is a decision by whoever runs this process.
+func (x *run) mine(approved bool, how, reason string) GateDecided {
 	op := x.cfg.Operator
 	return GateDecided{Approved: approved, Person: op.person(), How: how, Reason: reason, Trusted: op.Trusted}
 }

@@ -411,3 +411,23 @@ func TestManyDecideAtOnce(t *testing.T) {
 		})
 	}
 }
+
+// What one process was told of a gate that it had not come to again is not asked twice.
+func TestAGateIsDecidedBeforeAResumeComesToIt(t *testing.T) {
+	l := newLab(t)
+	l.end(l.exec(l.program(bookHead+`
+steps:
+  - {id: look, uses: mem.get, recheck: true, with: {key: n}}
+  - {id: a, uses: mem.set, with: {key: x, value: 1}, confirm: Go}
+`)), Paused)
+	l.listen = true
+	l.w.onGet = func(key string, _ int) {
+		if key == "n" {
+			l.approve(ben, "a")
+		}
+	}
+	l.end(l.resume(), Succeeded)
+	if g := l.gates(); len(g) != 1 || g[0].By != "ben" || len(g[0].Decisions) != 1 {
+		t.Errorf("gates %+v", g)
+	}
+}

@@ -60,14 +60,14 @@ func (g *gateState) expires() time.Time {
 
 // admit says why a decision about the gate is not taken; nil: it counts.
 func (g *gateState) admit(d GateDecided, retyped string, starter *Person, now time.Time) error {
-	switch last := expires(g.expires(), now); {
+	switch {
 	case g.ended != nil && g.ended.Person == nil:
 		return unfit("", "%s: the gate's timeout (%s) is over: it is not open any more", g.path, g.Timeout)
 	case g.ended != nil:
 		return unfit("", "%s was refused by %s already%s", g.path, g.ended.who(), because(g.ended.Reason))
 	case g.approved():
 		return unfit("", "%s was approved by %s already", g.path, strings.Join(g.by(), ", "))
-	case last:
+	case expired(g.expires(), now):
 		return unfit("", "%s: the gate's timeout (%s) is over since %s: no decision counts", g.path, g.Timeout, g.expires().UTC().Format(time.RFC3339))
 	case !d.Approved:
 		return nil
@@ -78,14 +78,14 @@ func (g *gateState) admit(d GateDecided, retyped string, starter *Person, now ti
 	case g.needed() == 1:
 		return nil
 	}
-	if why := g.own(d, starter); why != "" {
+	if why := g.discounts(d, starter); why != "" {
 		return unfit("somebody else approves; refusing it is open to everybody", "%s: %s", g.path, why)
 	}
 	return nil
 }
 
-// own says why a person's approval does not count where several people must approve.
-func (g *gateState) own(d GateDecided, starter *Person) string {
+// discounts says why a person's approval does not count where several people must approve.
+func (g *gateState) discounts(d GateDecided, starter *Person) string {
 	if starter != nil && d.samePerson(GateDecided{Person: starter}) {
 		return fmt.Sprintf("%d people must approve, and %s started the run: the starter's own approval does not count", g.needed(), starter.name())
 	}
@@ -176,7 +176,7 @@ func (g *gateState) take(d GateDecided) {
 	}
 }
 
-func expires(at, now time.Time) bool { return !at.IsZero() && !now.Before(at) }
+func expired(at, now time.Time) bool { return !at.IsZero() && !now.Before(at) }
 
 func because(reason string) string {
 	if reason == "" {

@@ -332,6 +332,9 @@ func (a *act) read(ctx context.Context) (any, error) {
 // change is an attempt of a step that changes something: look whether it is there
 // already, check, plan, write down, act.
 func (x *run) change(ctx context.Context, a *act) (string, error) {
+	if err := x.permitted(ctx, a.path); err != nil {
+		return "", err
+	}
 	state, out, err := x.probe(ctx, a)
 	if err != nil {
 		return "", fmt.Errorf("probe: %w", err)
@@ -354,6 +357,9 @@ func (x *run) change(ctx context.Context, a *act) (string, error) {
 		}
 	}
 	if err := x.started(ctx, a, change.Lines, true); err != nil {
+		return "", err
+	}
+	if err := x.stillPermitted(ctx); err != nil {
 		return "", err
 	}
 	out, err = bounded(x, ctx, a.path, func(ctx context.Context) (any, error) { return a.kind.Apply(ctx, steps.NewSession(a), a.in) })

@@ -57,8 +57,8 @@ func (r *Report) Narrate(rec journal.Record, last bool) []Line {
 			lines[i+1].Text = "  " + lines[i+1].Text
 		}
 		return lines
-	case recStepObserved, recStepRetrying, recFailureHandled, recRunPaused, recRunInterrupted, recRunAborted, recDecision, recStepWaiting,
-		recRollbackStarted, recRollbackFinished, recUndoFinished, recRunStarted, recRunResumed:
+	case recStepObserved, recStepRetrying, recFailureHandled, recRunPaused, recRunInterrupted, recRunAborted, recDecision, recStepWaiting, recLockReleased,
+		recRollbackStarted, recRollbackFinished, recUndoFinished, recRunStarted, recRunResumed, recPlanAmended:
 		if lines := r.Describe(rec); len(lines) > 0 {
 			return lines
 		}

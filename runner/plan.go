@@ -1,7 +1,6 @@
 package runner
 
 import (
-	"path/filepath"
 	"reflect"
 	"strings"
 
@@ -35,7 +34,6 @@ type Plan struct {
 	Observed    *PlanObserved     `json:"observed,omitempty" doc:"Of a plan made with --live: when its targets were asked."`
 	Policies    []PlanPolicy      `json:"policies,omitempty" doc:"What policies say of the plan; with a verdict of denied it is not run."`
 	Outputs     []PlanOutput      `json:"outputs,omitempty" doc:"What a caller of the runbook sees."`
-	Warnings    []string          `json:"warnings,omitempty" doc:"What this binary does not do although the runbook asks for it."`
 	Steps       []*PlanStep       `json:"steps" doc:"What would run, in order."`
 	Finally     []*PlanStep       `json:"finally,omitempty" doc:"Steps that run at the end of every run, whatever happened."`
 }
@@ -288,9 +286,6 @@ func makePlan(p *Program, in *Inputs, sel Selection, seen *Observation) (*Plan, 
 	plan.Finally = pl.list(s, p.Root.Finally)
 	plan.LeftOut = pl.leftOut
 	plan.Summary = pl.head.summary()
-	for _, f := range p.NotYet() {
-		plan.Warnings = append(plan.Warnings, filepath.ToSlash(relative(plan.Path, f.Path))+": "+f.Message) // a line is nothing of the plan
-	}
 	findings := schema.Sort(pl.findings)
 	if schema.Failed(findings) {
 		return nil, findings, nil

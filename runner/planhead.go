@@ -39,9 +39,6 @@ func (t *planText) head(p *Plan) {
 	}
 	t.outputs(0, p.Outputs)
 	t.policies(p)
-	for _, w := range p.Warnings {
-		t.line(0, "warning: ", w)
-	}
 }
 
 // planFact is a line of the head, with lines of its own below it.

@@ -163,9 +163,6 @@ func (p *Plan) risks() []planRisk {
 		list = append(list, planRisk{"unknown reach", name, "what it touches is known only while running"})
 	}
 	list = append(list, doubtful...)
-	for _, w := range p.Warnings {
-		list = append(list, planRisk{"warning", "", w})
-	}
 	return append(list, warned...)
 }
 

@@ -16,7 +16,6 @@ type Program struct {
 	Sources []Source // every file it came from, the runbook first, then by path
 	Catalog *Catalog
 
-	notYet   []schema.Finding
 	policies []*policies // of policy files
 }
 

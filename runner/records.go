@@ -12,6 +12,7 @@ import (
 const (
 	recRunStarted       = "run-started"
 	recRunResumed       = "run-resumed"
+	recPlanAmended      = "plan-amended" // from here on the run goes by another plan
 	recStepStarted      = "step-started"
 	recStepObserved     = "step-observed"
 	recStepRetrying     = "step-retrying"
@@ -32,6 +33,7 @@ const (
 	recRollbackFinished = "rollback-finished"
 	recUndoStarted      = "undo-started"
 	recUndoFinished     = "undo-finished"
+	recLockReleased     = "lock-released" // by a person: the claim of a run that no process works on
 	recRunFinished      = "run-finished"
 )
 
@@ -50,10 +52,26 @@ type RunStarted struct {
 	Version  string         `json:"version"`
 	Dir      string         `json:"dir"`
 	Lock     string         `json:"lock,omitempty"`
-	Sandbox  string         `json:"sandbox,omitempty"`
-	DryRun   bool           `json:"dry_run,omitempty"`
-	Saved    *PlanUse       `json:"saved_plan,omitempty"` // the plan that was made before, and is used up by this run
-	Torn     string         `json:"torn,omitempty"`       // what was cut off the journal when it was opened
+	// LockTarget keeps the lock, under this number; where absent it is a file in the state directory.
+	LockTarget string   `json:"lock_target,omitempty"`
+	LockHold   string   `json:"lock_hold,omitempty"` // run: the claim is kept until the run is over
+	Fence      int64    `json:"fence,omitempty"`     // greater than that of every earlier holder of the lock
+	Sandbox    string   `json:"sandbox,omitempty"`
+	DryRun     bool     `json:"dry_run,omitempty"`
+	Saved      *PlanUse `json:"saved_plan,omitempty"` // the plan that was made before, and is used up by this run
+	Torn       string   `json:"torn,omitempty"`       // what was cut off the journal when it was opened
+}
+
+// PlanAmended is the body of plan-amended: the run goes on by its files as they were then.
+type PlanAmended struct {
+	Old     string   `json:"old"` // digests
+	New     string   `json:"new"`
+	Kept    string   `json:"kept"` // file in the run's folder that holds the old plan
+	Git     string   `json:"git,omitempty"`
+	Changes []string `json:"changes,omitempty"` // what differs, in words
+	Void    []string `json:"void,omitempty"`    // approvals that do not count any more, and why
+	Reason  string   `json:"reason,omitempty"`
+	*Person
 }
 
 // PlanUse names a saved plan.

@@ -494,6 +494,7 @@ func (x *run) retraceAll(ctx context.Context, s *scope, nodes []*Node) *halt {
 // that gave: nothing runs. It is for what is to be rolled back, and for what has failed
 // and was dealt with.
 func (x *run) retrace(ctx context.Context, s *scope, n *Node, path string) *halt {
+	x.explainer.look(ctx, s, n, path)
 	if n.Loop != nil || n.FanOut {
 		return x.retraceLoop(ctx, s, n, path)
 	}
@@ -572,6 +573,7 @@ func (x *run) retraceLoop(ctx context.Context, s *scope, n *Node, path string) *
 		for i := range batch {
 			it := &batch[i]
 			inner := newScope(s.frame, s, it.path+"/", l.names(it))
+			x.explainer.look(ctx, inner, n, it.path)
 			if h := x.retraceOnce(x.acts.open(ctx, n, it.path).in(ctx), inner, n, it.path); h != nil {
 				return h
 			}

@@ -36,18 +36,21 @@ type Report struct {
 	Error     *ErrorBody     `json:"error,omitempty"`
 	Hint      string         `json:"hint,omitempty"`
 	Outputs   map[string]any `json:"outputs,omitempty"`
-	Reason    string         `json:"reason,omitempty"` // why it was paused, aborted or interrupted
-	By        string         `json:"by,omitempty"`     // who paused or aborted it
+	Reason    string         `json:"reason,omitempty"`  // why it was paused, aborted or interrupted
+	By        string         `json:"by,omitempty"`      // who paused or aborted it
+	Amended   []PlanAmended  `json:"amended,omitempty"` // in order; Plan is the last one's
 	Records   int            `json:"records"`
 	Steps     []*ReportStep  `json:"steps"` // in the order in which they started
 	Gates     []*ReportGate  `json:"gates,omitempty"`
 	Guards    []*ReportGuard `json:"guards,omitempty"` // in the order in which they were first looked at
+	Lock      *ReportLock    `json:"lock,omitempty"`
 
 	byPath map[string]*ReportStep
 	gates  map[string]*ReportGate // the latest of each path
 	guards map[string]*ReportGuard
 	bodies bodyReader
-	back   *string // while the steps of an undo run: what their paths begin with
+	failed *ReportStep // the last single step that did
+	back   *string     // while the steps of an undo run: what their paths begin with
 }
 
 // ReportStep is one step as far as the records tell.
@@ -67,6 +70,7 @@ type ReportStep struct {
 	Observed  *StepObserved   `json:"observed,omitempty"`
 	Outputs   json.RawMessage `json:"outputs,omitempty"`
 	Error     *ErrorBody      `json:"error,omitempty"`
+	At        string          `json:"at,omitempty"` // of a group: the step in it whose failure this is, too
 	Reason    string          `json:"reason,omitempty"`
 	Recovered bool            `json:"recovered,omitempty"`
 	Handled   string          `json:"handled,omitempty"`  // continue, rescue, max-failures: its failure did not end the run
@@ -145,8 +149,15 @@ func (r *Report) Add(rec journal.Record) error {
 			r.settle()
 		}
 		r.Operator, r.Host, r.PID, r.Version, r.Dir = b.Operator, b.Host, b.PID, b.Version, b.Dir
+		r.Lock = lockOf(&b)
 		r.Processes++
 		r.Status, r.Finished, r.Step, r.Error, r.Hint, r.Reason, r.By = "", nil, "", nil, "", "", ""
+	case recPlanAmended:
+		var b PlanAmended
+		if err := rec.Decode(&b); err != nil {
+			return err
+		}
+		r.Plan, r.Git, r.Amended = b.New, b.Git, append(r.Amended, b)
 	case recStepStarted:
 		var b StepStarted
 		if err := r.bodies.started(rec, &b); err != nil {
@@ -186,6 +197,7 @@ func (r *Report) Add(rec journal.Record) error {
 		}
 		s := r.step(rec.Step)
 		s.Status, s.Duration, s.Error, s.Reason, s.Recovered, s.Outputs, s.Warnings = b.Status, b.Duration, b.Error, b.Reason, b.Recovered, b.Outputs, b.Warnings
+		s.At = r.causeOf(s)
 		if b.Attempts > 0 {
 			s.Attempts = b.Attempts
 		}
@@ -217,6 +229,10 @@ func (r *Report) Add(rec journal.Record) error {
 		r.Reason, r.By = b.Reason, ""
 		if b.Person != nil {
 			r.By = b.Person.By
+		}
+	case recLockReleased:
+		if r.Lock != nil {
+			r.Lock.Released = true
 		}
 	case recDecision:
 		var b DecisionMade
@@ -260,6 +276,32 @@ func (r *Report) Add(rec journal.Record) error {
 		r.settle()
 	}
 	return nil
+}
+
+// causeOf is the step in a group whose failure ended it, too; empty: it has a failure of its own.
+func (r *Report) causeOf(group *ReportStep) string {
+	if group.Error == nil {
+		return ""
+	}
+	if !group.Group {
+		r.failed = group
+		return ""
+	}
+	if r.failed != nil && r.failed.Error != nil && r.failed.Error.Message == group.Error.Message {
+		return r.failed.Path
+	}
+	return ""
+}
+
+// Cause is why the step failed, in words: of a group, which step in it did.
+func (s *ReportStep) Cause() string {
+	switch {
+	case s.Error == nil:
+		return ""
+	case s.At != "":
+		return "at " + s.At
+	}
+	return s.Error.Message
 }
 
 // lastPart is the last element of a path, with the item it is for.
@@ -388,6 +430,12 @@ func (r *Report) Describe(rec journal.Record) []Line {
 			lines = append(lines, Line{Caution, "the journal's last line was torn by a crash and has been cut off: " + b.Torn})
 		}
 		return lines
+	case recPlanAmended:
+		var b PlanAmended
+		if rec.Decode(&b) != nil {
+			return nil
+		}
+		return b.lines()
 	case recStepStarted:
 		if s == nil || s.Waiting == "" {
 			return nil
@@ -424,6 +472,12 @@ func (r *Report) Describe(rec journal.Record) []Line {
 			return nil
 		}
 		return one(Caution, "%s", b.words(strings.TrimPrefix(rec.Type, "run-")))
+	case recLockReleased:
+		var b LockReleased
+		if rec.Decode(&b) != nil {
+			return nil
+		}
+		return one(Caution, "%s", b.words())
 	case recRunInterrupted:
 		return one(Caution, "interrupted")
 	case recDecision:
@@ -499,11 +553,11 @@ func (r *Report) finished(s *ReportStep) []Line {
 	if why != "" {
 		words += ": " + why
 	}
-	if s.Error != nil {
-		words += ": " + s.Error.Message
+	if cause := s.Cause(); cause != "" {
+		words += ": " + cause
 	}
 	lines := []Line{{tone, words}}
-	if s.Error != nil && s.Error.Hint != "" {
+	if s.Error != nil && s.At == "" && s.Error.Hint != "" {
 		lines = append(lines, Line{Plain, "  help: " + s.Error.Hint})
 	}
 	for _, w := range s.Warnings {

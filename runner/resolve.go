@@ -44,7 +44,7 @@ func Load(path string, o LoadOptions) (*Program, []schema.Finding) {
 		return nil, []schema.Finding{{Path: path, Line: 1, Column: 1, EndLine: 1, EndColumn: 1, Severity: schema.Error, Rule: "file", Message: reason(err), Suggestion: instead(path, err)}}
 	}
 	root := l.unit(path, text, "runbook")
-	p := &Program{Root: root, Catalog: o.Catalog, notYet: l.notYet}
+	p := &Program{Root: root, Catalog: o.Catalog}
 	if !schema.Failed(l.findings) {
 		l.unusedWaivers(p)
 	}
@@ -59,10 +59,6 @@ func Load(path string, o LoadOptions) (*Program, []schema.Finding) {
 	p.Sources = l.sources
 	return p, findings
 }
-
-// NotYet are the findings about keys of the language that this binary does not carry out:
-// warnings of lint, and a reason for exec to refuse.
-func (p *Program) NotYet() []schema.Finding { return p.notYet }
 
 func reason(err error) string {
 	if e, ok := err.(*os.PathError); ok {
@@ -134,7 +130,6 @@ type loader struct {
 	units    map[string]*Unit
 	loading  []string // files being read, the runbook first: a use of one of them is a cycle
 	findings []schema.Finding
-	notYet   []schema.Finding
 	sources  []Source
 
 	outputs  map[reflect.Type]map[string]*expression.Type

@@ -26,9 +26,6 @@ const childrenWait = time.Minute
 // in the Result.
 func Execute(ctx context.Context, cfg Config, req Request) (*Result, error) {
 	cfg = cfg.withDefaults()
-	if findings := req.Program.NotYet(); len(findings) > 0 && !req.DryRun {
-		return nil, &UsageError{Findings: findings, Err: errors.New("the runbook uses what this version does not carry out yet")}
-	}
 	if req.Saved != nil {
 		if err := req.Saved.Usable(cfg.Store, cfg.Clock.Now()); err != nil {
 			return nil, err
@@ -61,11 +58,10 @@ func Execute(ctx context.Context, cfg Config, req Request) (*Result, error) {
 		}
 		return x.dryWalk(ctx, fr), nil
 	}
-	release, err := x.claim(fr, body)
-	if err != nil {
+	if err := x.claim(ctx, fr, body, false); err != nil {
 		return nil, req.Saved.orUsed(cfg.Store, err)
 	}
-	defer release()
+	defer x.unlock()
 	req.Dir = x.dir
 	plan, err := Freeze(ctx, cfg, req)
 	if err != nil {
@@ -126,17 +122,20 @@ func Resume(ctx context.Context, cfg Config, req ResumeRequest) (*Result, error)
 	if err != nil {
 		return nil, &UsageError{Err: err, Hint: "wait for them, then resume again: a guardian among them lets waiting clients go (" + req.Run.Path(guardianLog) + " tells), a command may be ended"}
 	}
-	plan, err := req.Run.ReadPlan()
-	if err != nil {
-		return nil, &UsageError{Err: err, Hint: "without its plan a run cannot go on; runner runs log " + id + " shows how far it came"}
-	}
-	frozen, err := Thaw(plan)
+	frozen, err := ReadFrozen(req.Run)
 	if err != nil {
 		return nil, err
 	}
 	program, inputs, err := frozen.Program(req.Catalog)
 	if err != nil {
 		return nil, err
+	}
+	amended, err := frozen.amended(cfg, program, inputs, req)
+	if err != nil {
+		return nil, err
+	}
+	if amended != nil {
+		program, inputs = req.Amend.Program, req.Amend.Inputs
 	}
 	x, err := newRun(ctx, cfg, program, frozen.Selection, frozen.Dir)
 	if err != nil {
@@ -171,6 +170,7 @@ func Resume(ctx context.Context, cfg Config, req ResumeRequest) (*Result, error)
 		return nil, err
 	}
 	body := x.startedBody(inputs, frozen.Sandbox)
+	body.Plan, body.Git = frozen.Digest, frozen.Git // an amendment counts from its own record on
 	if history.Torn != nil {
 		body.Torn = history.Torn.String()
 		cfg.Log.Warn("the journal's last line was cut short by a crash; it was cut off", "run", id, "torn", history.Torn)
@@ -179,16 +179,18 @@ func Resume(ctx context.Context, cfg Config, req ResumeRequest) (*Result, error)
 	if err != nil {
 		return nil, &UsageError{Err: err}
 	}
-	release, err := x.claim(fr, body)
-	if err != nil {
+	if err := x.claim(ctx, fr, body, true); err != nil {
 		return nil, err
 	}
-	defer release()
+	defer x.unlock()
 	for _, n := range program.Root.Finally {
 		x.past.restart(n.ID, "", n)
 	}
 	started = true
 	if err := x.durable(ctx, recRunResumed, "", body); err != nil {
+		return x.dead(&Result{Run: id}, err), nil
+	}
+	if err := x.amend(ctx, req.Run, frozen, amended); err != nil {
 		return x.dead(&Result{Run: id}, err), nil
 	}
 	if err := x.override(ctx, req.Overrides); err != nil {
@@ -341,28 +343,14 @@ func (x *run) journalOptions() journal.Options {
 	return o
 }
 
-// claim takes the lock that the runbook names; release gives it back.
-func (x *run) claim(fr *frame, body *RunStarted) (release func(), err error) {
-	if x.prog.Root.Lock == nil {
-		return func() {}, nil
-	}
-	name := x.words(newScope(fr, nil, "", nil), x.prog.Root.Lock)
-	body.Lock = name
-	held, err := x.cfg.Store.Lock(name, x.holder())
-	if err != nil {
-		var locked *journal.LockedError
-		if errors.As(err, &locked) {
-			return nil, err
-		}
-		return nil, &UsageError{Err: err}
-	}
-	return func() { held.Release() }, nil
-}
-
 // walk runs the steps and ends the run.
 func (x *run) walk(ctx context.Context, fr *frame, folder *journal.Run) *Result {
 	began := x.clock.Now()
 	x.desk.begin(x.past)
+	if x.lock != nil {
+		x.lock.keep = x.lock.hold
+	}
+	ctx, unwatch := x.leased(ctx)
 	person := based(ctx)
 	ctx = x.endable(ctx)
 	defer x.cut(nil)
@@ -376,6 +364,10 @@ func (x *run) walk(ctx context.Context, fr *frame, folder *journal.Run) *Result 
 	if asked := x.closed(); asked != nil && r.Status == Interrupted && person.Err() == nil {
 		r.Status = asked.status
 	}
+	if lost := new(ending); r.Status == Interrupted && errors.As(context.Cause(person), &lost) {
+		r.Status = lost.status
+	}
+	unwatch()
 	quiet()
 	r.Err, r.Hint = x.mask.Error(r.Err), x.mask.String(r.Hint)
 	body := &RunFinished{Status: r.Status, Hint: r.Hint, Duration: seconds(x.clock.Now().Sub(began))}
@@ -392,6 +384,9 @@ func (x *run) walk(ctx context.Context, fr *frame, folder *journal.Run) *Result 
 	}
 	if err := x.durable(ctx, recRunFinished, r.Step, body); err != nil {
 		return x.dead(r, err)
+	}
+	if x.lock != nil && r.Status.over() {
+		x.lock.keep = false
 	}
 	if err := x.journal.Close(); err != nil {
 		return x.dead(r, err)

@@ -113,9 +113,15 @@ func ReadSavedPlan(raw []byte) (*SavedPlan, error) {
 	if err := p.Plan.verify(); err != nil {
 		return damaged("%w", err)
 	}
+	if p.Plan.Format != frozenFormat {
+		return damaged("what it runs has format %d", p.Plan.Format)
+	}
 	if o := p.Observed; o != nil {
 		o.byPath = map[string]*Observed{}
 		for _, s := range o.Steps {
+			if s == nil {
+				return damaged("it has observed a step without a name")
+			}
 			o.byPath[s.Step] = s
 		}
 	}

@@ -230,6 +230,9 @@ func (x *run) inverse(ctx context.Context, a *act) *steps.Error {
 	ctx, cancel := x.clock.WithTimeout(ctx, defaultTimeout, errTimeout)
 	defer cancel()
 	for attempt := 1; ; attempt++ {
+		if err := x.permitted(ctx, a.path); err != nil {
+			return steps.Classify(err)
+		}
 		_, err := bounded(x, ctx, a.path, func(ctx context.Context) (any, error) {
 			return nil, a.kind.Undo(ctx, steps.NewSession(a), a.in, x.output(a))
 		})

@@ -115,6 +115,13 @@ func TestWindowInterrupted(t *testing.T) {
 		l.interrupt(l.program(bookHead+`
 steps: [{id: a, window: {from: "22:00", to: "23:00", zone: UTC}, uses: mem.set, with: {key: a, value: 1}}]
 `), time.Hour)
+		shown, err := ReadReport(l.records, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if a := shown.Find("a"); a.Status != StepWaits || a.Reason != "its window (22:00-23:00 UTC) opens Sat 2000-01-01 22:00 +0000" {
+			t.Errorf("it is shown as %s: %s", a.Status, a.Reason)
+		}
 		began := time.Now()
 		l.end(l.resume(), Succeeded)
 		if waited := time.Since(began); waited != 21*time.Hour {

@@ -10,7 +10,7 @@ import (
 )
 
 // AnswerSchema describes the JSON of a struct that a command answers with: JSON Schema
-// draft-07, from its json tags (names, omitempty), enum tags (words with a closed list,
+// draft-07, from its json tags (names, omitempty, omitzero), enum tags (words with a closed list,
 // separated by commas) and doc tags (reference text). Properties that it does not name are
 // allowed, since an answer may gain fields. The same type always gives the same bytes.
 func AnswerSchema(title string, t reflect.Type) []byte {
@@ -40,7 +40,7 @@ func (a *answers) structure(t reflect.Type) object {
 		if name == "" {
 			name = f.Name
 		}
-		may := strings.Contains(options, "omitempty")
+		may := strings.Contains(options, "omitempty") || strings.Contains(options, "omitzero")
 		property := a.typ(f.Type, f.Tag.Get("enum"))
 		if f.Type.Kind() == reflect.Pointer && !may {
 			property = object{"anyOf": []any{property, object{"type": "null"}}}

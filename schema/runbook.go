@@ -203,7 +203,7 @@ type Confirm struct {
 	Retype    Text                `yaml:"retype" doc:"Text the person must type."`
 	Timeout   Leaf[time.Duration] `yaml:"timeout" doc:"How long to wait for an answer; no limit."`
 	Each      Leaf[string]        `yaml:"each" enum:"run,batch,item" means:"Once.|Before each wave.|Before each item." doc:"On a loop: how often it is asked."`
-	Wait      Leaf[string]        `yaml:"wait" enum:"attached,detached" means:"The process stays, and keeps lock and guards.|The process leaves with exit 4; nobody watches guards meanwhile." doc:"attached: the process stays; detached: it leaves with exit 4."`
+	Wait      Leaf[string]        `yaml:"wait" enum:"attached,detached" means:"The process stays, and keeps lock and guards.|The process leaves with exit 4; nobody watches guards meanwhile." doc:"attached: the process stays, unwritten only where there is a terminal; detached: it leaves with exit 4."`
 }
 
 // Repeat runs a group again until an expression holds.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -115,9 +116,11 @@ func (a *app) completeGates(cmd *cobra.Command, args []string, prefix string) ([
 	return open, cobra.ShellCompDirectiveNoFileComp
 }
 
-// live asks the process that works on a run what it knows beyond its journal; nil: nobody does, or it does not say.
+// now asks the process that works on a run what it knows beyond its journal; nil: there is none, or it does not say.
 func (a *app) now(r *journal.Run) *runner.Live {
-	answer, err := runner.Control(context.Background(), r, runner.ControlRequest{Command: "show"})
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	answer, err := runner.Control(ctx, r, runner.ControlRequest{Command: "show"})
 	if err != nil {
 		return nil //nolint:nilerr // the journal tells the rest
 	}

@@ -70,7 +70,7 @@ that was aborted.`,
 				if err != nil {
 					return err
 				}
-				return a.carryOn(t, runner.ResumeRequest{Abort: &runner.Abort{Reason: why}}, &observers{})
+				return a.carryOn(t, a.filesNow(t), runner.ResumeRequest{Abort: &runner.Abort{Reason: why}}, &observers{})
 			}
 			if err != nil {
 				return err
@@ -113,6 +113,6 @@ func (a *app) awaited(r *journal.Run, order, still string) error {
 		fmt.Fprintf(a.out, "%s\nhelp: %s\n", still, a.placed("runner runs show "+r.ID))
 		return nil
 	}
-	a.lines(a.out, report.Summary(false))
+	a.lines(a.out, report.Summary(live))
 	return nil
 }

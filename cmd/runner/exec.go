@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -33,9 +32,11 @@ after a crash, a failure or a pause ` + "`runner resume`" + ` goes on where it s
 The first SIGINT or SIGTERM stops: no new step starts, running ones get 10 s to settle. A
 second one leaves at once; the journal makes that as safe as a power cut.
 
-Gates ask on the terminal. Without one the run pauses (exit 4) and tells how to approve.
---approve answers a gate ahead; not one that asks for two approvals or for text to be
-typed. --yes answers what a destructive kind asks by itself, never a written confirm.
+Gates ask on the terminal. Without one the run pauses (exit 4), unless the runbook has it
+wait. ` + "`runner approve`" + ` and ` + "`runner reject`" + ` answer from other terminals, ` + "`runner pause`" + ` and
+` + "`runner abort`" + ` stop the run from there. --approve answers a gate ahead; not one that asks
+for two approvals or for text to be typed. --yes answers what a destructive kind asks by
+itself, never a written confirm.
 
 The run-id is the first line of standard output, whatever becomes of the run; the outputs
 of the runbook follow when it has succeeded.
@@ -67,9 +68,6 @@ much to do. Take a smaller speed where a step runs out of time.`,
 				return err
 			}
 			world := l.world
-			if later := l.program.NotYet(); len(later) > 0 && !dry {
-				return notYet(later)
-			}
 			approvals, err := a.approvals(l.program, approve, yes)
 			if err != nil {
 				return err
@@ -118,17 +116,6 @@ much to do. Take a smaller speed where a step runs out of time.`,
 	return cmd
 }
 
-// notYet refuses a runbook for what this version knows and does not carry out: what is a
-// warning to lint is an error here.
-func notYet(findings []schema.Finding) error {
-	refused := slices.Clone(findings)
-	for i := range refused {
-		refused[i].Severity = schema.Error
-	}
-	return &runner.UsageError{Findings: refused, Err: errors.New("the runbook uses what this version does not carry out yet"),
-		Hint: "it can be linted, planned and run with --dry-run"}
-}
-
 func gateFlags(cmd *cobra.Command, approve *[]string, yes *bool) {
 	cmd.Flags().StringArrayVar(approve, "approve", nil, "approve the gate of this step, or all; may be given often")
 	cmd.Flags().BoolVar(yes, "yes", false, "answer yes to what destructive kinds ask by themselves")
@@ -161,9 +148,9 @@ func (a *app) approvals(p *runner.Program, names []string, yes bool) (runner.App
 			return runner.Approvals{}, usage(hint, "--approve %s: no such gate", name)
 		}
 		if why := g.Refuses(); why != "" {
-			hint := "without the flag it asks on the terminal when it is reached"
+			hint := "without the flag it asks when it is reached, on the terminal or runner approve --retype TEXT"
 			if g.Gate.Approvals > 1 {
-				hint = "each of them answers for themselves; no flag does it for them"
+				hint = "each of them answers for themselves: runner approve RUN STEP"
 			}
 			return runner.Approvals{}, usage(hint, "--approve %s: the gate %s", name, why)
 		}

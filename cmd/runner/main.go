@@ -104,12 +104,15 @@ func (a *app) fail(err error) int {
 		}
 	} else if l, ok := errors.AsType[*journal.LockedError](err); ok {
 		code = exitLocked
-		if l.Holder.Run != "" {
-			hint = "runner runs show " + l.Holder.Run
-		}
+		hint = wayIn(l)
 	} else if d, ok := errors.AsType[*runner.DriftError](err); ok {
 		a.drifted(d)
 		hint = "look at what has changed, then plan again: runner plan --live --out FILE RUNBOOK"
+	} else if refused, ok := errors.AsType[*runner.AmendError](err); ok {
+		for _, o := range refused.Offences {
+			fmt.Fprintf(a.err, "%s %s\n", a.paint(a.err, runner.Caution, "refused:"), clean(o.String()))
+		}
+		hint = "take these differences out of the file and amend again, or resume without --amend: then the frozen plan is what runs"
 	} else if errors.Is(err, runner.ErrInterrupted) {
 		code = exitInterrupted
 	} else if _, ok := errors.AsType[*journal.WriteError](err); ok {
@@ -121,6 +124,22 @@ func (a *app) fail(err error) int {
 		fmt.Fprintf(a.err, "%s %s\n", a.paint(a.err, runner.Faint, "help:"), a.placed(clean(hint)))
 	}
 	return code
+}
+
+// wayIn is what can be done about a lock that somebody else has.
+func wayIn(l *journal.LockedError) string {
+	switch {
+	case l.Holder.Run == "":
+		return ""
+	case l.Target != "" && l.Claimed:
+		return fmt.Sprintf("on %s: runner resume %s goes on with it, runner abort %s ends it; if neither is possible: runner lock release %s RUNBOOK --reason TEXT",
+			l.Holder.Host, l.Holder.Run, l.Holder.Run, shellWord(l.Name))
+	case l.Target != "":
+		return fmt.Sprintf("on %s: runner runs show %s", l.Holder.Host, l.Holder.Run)
+	case l.Claimed:
+		return fmt.Sprintf("runner resume %s goes on with it, runner abort %s ends it; if neither is possible: runner lock release %s --reason TEXT", l.Holder.Run, l.Holder.Run, shellWord(l.Name))
+	}
+	return "runner runs show " + l.Holder.Run
 }
 
 func (a *app) root() *cobra.Command {
@@ -138,6 +157,7 @@ does not lint, a missing secret); 3 stopped in doubt, or the journal cannot be w
 4 paused; 5 another run holds the lock; 130 interrupted: ` + "`runner resume`" + ` goes on.
 
 Environment: RUNNER_OPERATOR is the operator's name, where --as does not say it;
+RUNNER_OPERATOR_TRUSTED=1 has names tell approvers apart, and not their uids;
 NO_COLOR and TERM=dumb turn colours off.`,
 		Example: `  runner new move-keys                         start a runbook
   runner lint move-keys.yaml                   find what is wrong with it
@@ -169,7 +189,7 @@ NO_COLOR and TERM=dumb turn colours off.`,
 	f.BoolVar(&a.noColor, "no-color", false, "no colours")
 	root.AddCommand(
 		a.execCommand(), a.resumeCommand(), a.lintCommand(), a.planCommand(), a.diffCommand(), a.graphCommand(), a.runsCommand(),
-		a.approveCommand(), a.rejectCommand(), a.pauseCommand(), a.abortCommand(), a.stepsCommand(),
+		a.approveCommand(), a.rejectCommand(), a.pauseCommand(), a.abortCommand(), a.lockCommand(), a.stepsCommand(),
 		a.schemaCommand(), a.fmtCommand(), a.newCommand(), a.versionCommand(), a.completionCommand(), a.guardianCommand(),
 	)
 	root.SetHelpCommand(a.helpCommand(root))

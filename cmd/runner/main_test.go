@@ -120,8 +120,14 @@ func editPlan(ts *testscript.TestScript, _ bool, args []string) {
 	rewrite(ts, filepath.Join(newest(ts), "plan.json"), args[0], args[1])
 }
 
-func removeNewest(ts *testscript.TestScript, _ bool, _ []string) {
-	ts.Check(ts.Exec("runner", "runs", "remove", filepath.Base(newest(ts))))
+func removeNewest(ts *testscript.TestScript, neg bool, _ []string) {
+	err := ts.Exec("runner", "runs", "remove", filepath.Base(newest(ts)))
+	if neg && err == nil {
+		ts.Fatalf("it was removed")
+	}
+	if !neg {
+		ts.Check(err)
+	}
 }
 
 func edit(ts *testscript.TestScript, _ bool, args []string) {

@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 
 	"github.com/spf13/cobra"
 
@@ -71,10 +69,7 @@ func (a *app) page(r *journal.Run) (page.Input, error) {
 	if in.Report, err = runner.ReadReport(h.Records, live); err != nil {
 		return page.Input{}, err
 	}
-	raw, err := r.ReadPlan()
-	if err == nil {
-		in.Plan, err = runner.Thaw(raw)
-	}
+	in.Plan, err = runner.ReadFrozen(r)
 	switch {
 	case damaged:
 		in.Sound, in.Verdict = false, fmt.Sprintf("damaged: what stands from line %d on cannot be trusted and is not shown (%s)", damage.Line, damage.Reason)
@@ -97,23 +92,5 @@ func (a *app) deliver(path string, text []byte) error {
 		_, err := a.out.Write(text)
 		return err
 	}
-	f, err := os.CreateTemp(filepath.Dir(path), ".runner-*")
-	if err != nil {
-		return usage("", "write %s: %w", path, reason(err))
-	}
-	defer os.Remove(f.Name()) // gone already where it has become the file
-	_, err = f.Write(text)
-	if err == nil {
-		err = f.Chmod(0o644)
-	}
-	if closed := f.Close(); err == nil {
-		err = closed
-	}
-	if err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		return usage("", "write %s: %w", path, reason(err))
-	}
-	return nil
+	return replace(path, text)
 }

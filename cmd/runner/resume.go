@@ -17,7 +17,7 @@ import (
 func (a *app) resumeCommand() *cobra.Command {
 	var approve, decide, override []string
 	var reasonText string
-	var yes, explain bool
+	var yes, explain, amend bool
 	var others observers
 	cmd := &cobra.Command{
 		Use:   "resume RUN",
@@ -25,6 +25,11 @@ func (a *app) resumeCommand() *cobra.Command {
 		Long: `resume carries on with the plan that was started, from the journal's own copy: finished
 steps do not run again, and a step that may have had its effect is asked for it first.
 RUN is a run-id, the beginning of one, or last. Secrets are read again from their source.
+
+Where the files of the runbook have changed since, the resume says what the difference means,
+and goes on without it. --amend goes on by the files as they are now, where they differ in
+steps that have not started alone; otherwise nothing is done (exit 2). An approval of a step
+that is another one now does not count any more.
 
 A step about which nobody can tell whether it was done stops the run in doubt (exit 3).
 Look at the target, then decide: done (it was), redo (it was not: do it), fail (treat it
@@ -35,13 +40,14 @@ run stays paused (exit 4). --override goes on without it, and its reason is jour
 guard is passed over until it has held again, a max-age for the rest of the run.`,
 		Example: `  runner resume last
   runner resume last --explain                 say what would happen, do nothing
+  runner resume last --amend --reason "the other replica, CHG-1"
   runner resume 20261122-1114 --approve clean_up
   runner resume last --decide switch[slot=7]=done --reason "seen on the dashboard, CHG-1"
   runner resume last --override proxy_errors --reason "another tenant's, CHG-1"`,
 		Args:              args(1, 1, "one run"),
 		ValidArgsFunction: a.completeRuns,
 		RunE: func(_ *cobra.Command, refs []string) error {
-			if reasonText != "" && len(decide)+len(override) == 0 {
+			if reasonText != "" && len(decide)+len(override) == 0 && !amend {
 				return usage("--decide STEP=done --reason "+reasonText, "--reason says why of a decision, and there is none")
 			}
 			decisions, err := parseDecisions(decide, reasonText)
@@ -60,20 +66,31 @@ guard is passed over until it has held again, a max-age for the rest of the run.
 			if err != nil {
 				return err
 			}
+			files := a.filesNow(t)
 			if explain {
-				return a.explain(r, t.frozen, t.program, decisions)
+				return a.explain(t, files, decisions)
 			}
-			approvals, err := a.approvals(t.program, approve, yes)
-			if err != nil {
+			req := runner.ResumeRequest{Decisions: decisions, Overrides: overrides}
+			program := t.program
+			if amend {
+				if req.Amend, err = a.amendment(t, files, reasonText); err != nil {
+					return err
+				}
+				if req.Amend != nil {
+					program = req.Amend.Program
+				}
+			}
+			if req.Approvals, err = a.approvals(program, approve, yes); err != nil {
 				return err
 			}
-			return a.carryOn(t, runner.ResumeRequest{Approvals: approvals, Decisions: decisions, Overrides: overrides}, &others)
+			return a.carryOn(t, files, req, &others)
 		},
 	}
 	f := cmd.Flags()
 	f.StringArrayVar(&decide, "decide", nil, "decide about a step in doubt: STEP=done, STEP=redo or STEP=fail")
 	f.StringArrayVar(&override, "override", nil, "go on although this guard does not hold, or the max-age of this group is over: GUARD or GROUP")
 	f.StringVar(&reasonText, "reason", "", "why; journaled with each decision")
+	f.BoolVar(&amend, "amend", false, "go on by the files as they are now, if only steps that have not started differ")
 	f.BoolVar(&explain, "explain", false, "say what a resume would do, and do nothing")
 	gateFlags(cmd, &approve, &yes)
 	others.flags(cmd)
@@ -90,12 +107,9 @@ type thawed struct {
 }
 
 func (a *app) thaw(r *journal.Run) (*thawed, error) {
-	raw, err := r.ReadPlan()
-	if err != nil {
-		return nil, &runner.UsageError{Err: err, Hint: "runner runs log " + r.ID}
-	}
 	t := &thawed{run: r, catalog: a.catalog()}
-	if t.frozen, err = runner.Thaw(raw); err != nil {
+	var err error
+	if t.frozen, err = runner.ReadFrozen(r); err != nil {
 		return nil, err
 	}
 	t.program, t.inputs, err = t.frozen.Program(t.catalog)
@@ -103,28 +117,35 @@ func (a *app) thaw(r *journal.Run) (*thawed, error) {
 }
 
 // carryOn goes on with a run, to its end or the next stop.
-func (a *app) carryOn(t *thawed, req runner.ResumeRequest, others *observers) error {
+func (a *app) carryOn(t *thawed, files *fileDrift, req runner.ResumeRequest, others *observers) error {
 	if sandbox := t.frozen.Sandbox; sandbox != "" {
 		return usage("start another: runner exec --sandbox="+shellWord(sandbox)+" "+shellWord(t.program.Root.Book.Path), "run %s was in a sandbox: its world ended with its process, and it is not resumed for real", t.run.ID)
 	}
 	ctx, stop := a.interruptible()
 	defer stop()
-	a.drift(t.frozen, runStarted, frozenText)
-	cfg, err := a.config(ctx, "")
+	program, inputs, folder := t.program, t.inputs, ""
+	if req.Amend != nil {
+		program, inputs, folder = req.Amend.Program, req.Amend.Inputs, folderOf(within(t.frozen.Dir, t.frozen.Sources[0].Path))
+	} else {
+		a.tell(files, t)
+	}
+	cfg, err := a.config(ctx, folder)
 	if err != nil {
 		return err
 	}
-	cfg.Git = t.frozen.Git
+	if req.Amend == nil {
+		cfg.Git = t.frozen.Git
+	}
 	var plan *runner.Plan // what comes next, on a screen that shows it
 	if a.live(false) {
-		if plan, _, err = runner.MakePlan(t.program, t.inputs, t.frozen.Selection); err != nil {
+		if plan, _, err = runner.MakePlan(program, inputs, t.frozen.Selection); err != nil {
 			return err
 		}
 	}
 	view := a.view(plan, false)
 	view.attach(&cfg)
 	defer view.close()
-	feed, err := a.observe(others, &cfg, t.program, t.inputs, t.frozen.Selection, false)
+	feed, err := a.observe(others, &cfg, program, inputs, t.frozen.Selection, false)
 	if err != nil {
 		return err
 	}
@@ -196,36 +217,4 @@ func (a *app) drift(f *runner.Frozen, since, instead string) {
 			}
 		}
 	}
-}
-
-// explain says what a resume would do.
-func (a *app) explain(r *journal.Run, frozen *runner.Frozen, program *runner.Program, decisions []runner.Decision) error {
-	history, err := journal.Read(r.JournalPath())
-	if err != nil {
-		return &runner.UsageError{Err: err, Hint: "runner runs verify " + r.ID}
-	}
-	holder, held, err := journal.Inspect(r.LockPath())
-	if err != nil {
-		return err
-	}
-	report, err := runner.ReadReport(history.Records, held)
-	if err != nil {
-		return &runner.UsageError{Err: err}
-	}
-	e := report.Explain(program, decisions)
-	if held {
-		e.Locked = holder.String()
-	}
-	if history.Torn != nil {
-		e.Torn = history.Torn.String()
-	}
-	if frozen.Sandbox != "" {
-		e.Sandbox = frozen.Sandbox
-	}
-	if a.json() {
-		return a.answer(e)
-	}
-	a.lines(a.out, e.Lines())
-	a.drift(frozen, runStarted, frozenText)
-	return nil
 }

@@ -264,8 +264,8 @@ func (a *app) show(r *runner.Report, live bool, now *runner.Live) {
 		if s.Reason != "" {
 			line += ": " + s.Reason
 		}
-		if s.Error != nil {
-			line += ": " + s.Error.Message
+		if cause := s.Cause(); cause != "" {
+			line += ": " + cause
 		}
 		a.lines(a.out, []runner.Line{{Tone: stepTone(s.Status), Text: line}})
 		if s.Status == runner.StepInDoubt {
@@ -391,10 +391,7 @@ elsewhere, it proves later that nothing was changed. Damage gives exit code 1.`,
 				if s.Torn != nil {
 					v.Torn = s.Torn.String()
 				}
-				var raw []byte
-				if raw, err = r.ReadPlan(); err == nil {
-					frozen, err = runner.Thaw(raw)
-				}
+				frozen, err = runner.ReadFrozen(r)
 			}
 			if err == nil {
 				var h *journal.History
@@ -435,7 +432,8 @@ func (a *app) runsRemove() *cobra.Command {
 		Use:   "remove RUN",
 		Short: "Delete a run with all its files",
 		Long: `remove deletes a run's journal and frozen plan, after which it can be neither resumed nor
-looked at. A run under way is refused (exit 5), and so is "last": name what is deleted.`,
+looked at. A run under way is refused (exit 5), and so are "last", because what is deleted
+is named, and a run that keeps a lock claimed (hold: run) and is not over.`,
 		Example:           "  runner runs remove 20261122-111450-f4c0x7qp",
 		Args:              args(1, 1, "one run"),
 		ValidArgsFunction: a.completeRuns,
@@ -446,6 +444,10 @@ looked at. A run under way is refused (exit 5), and so is "last": name what is d
 			}
 			if refs[0] == "last" {
 				return usage("runner runs remove "+r.ID, "remove needs the id of a run, or its beginning")
+			}
+			if report, live, err := a.report(r); err == nil && !live && report.Claims() {
+				return usage("runner abort "+r.ID+" ends the run and gives it back; or runner lock release "+shellWord(report.Lock.Name)+" --reason TEXT",
+					"run %s has claimed the lock %s: without the run nothing would tell why", r.ID, report.Lock.Words())
 			}
 			store := a.store()
 			if err := store.Remove(r.ID); err != nil {

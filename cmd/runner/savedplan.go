@@ -99,9 +99,6 @@ func (a *app) plan(cmd *cobra.Command, book string, g *given, f *liveFlags) (*pl
 		}
 	}
 	if f.out != "" && p.failed == nil {
-		if later := l.program.NotYet(); len(later) > 0 {
-			return nil, notYet(later)
-		}
 		raw, saved, err := runner.SavePlan(cfg, req, seen, life)
 		if err != nil {
 			return nil, err

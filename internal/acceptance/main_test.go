@@ -30,6 +30,7 @@ var binary string
 func TestMain(m *testing.M) { os.Exit(build(m)) }
 
 func build(m *testing.M) int {
+	defer keeper.Close()
 	flag.Parse()
 	// Most of the time these tests wait for other processes: more of them at a time than there are processors.
 	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue {
