@@ -35,7 +35,7 @@ func ReadFrozen(r *journal.Run) (*Frozen, error) {
 	}
 	history, err := journal.Read(r.JournalPath())
 	if err != nil {
-		return frozen, nil // whoever reads the journal says so
+		return nil, &UsageError{Err: err, Hint: "runner runs verify " + r.ID}
 	}
 	if counts := countingPlan(history.Records); counts != frozen.Digest && counts == last.Digest {
 		return last, nil
@@ -200,13 +200,18 @@ func (x *run) amend(ctx context.Context, r *journal.Run, old *Frozen, a *amendme
 	return x.durable(ctx, recPlanAmended, "", &a.body)
 }
 
-// lines tell of an amendment.
-func (b *PlanAmended) lines() []Line {
+// Words say in one line who amended a plan, why, and into which.
+func (b *PlanAmended) Words() string {
 	by := ""
 	if b.Person != nil {
 		by = " by " + b.By
 	}
-	lines := []Line{{Caution, fmt.Sprintf("the plan was amended%s%s: %.12s → %.12s", by, because(b.Reason), b.Old, b.New)}}
+	return fmt.Sprintf("the plan was amended%s%s: %.12s → %.12s", by, because(b.Reason), b.Old, b.New)
+}
+
+// lines tell of an amendment.
+func (b *PlanAmended) lines() []Line {
+	lines := []Line{{Caution, b.Words()}}
 	for _, c := range b.Changes {
 		lines = append(lines, Line{Plain, "  " + c})
 	}

@@ -28,7 +28,9 @@ func (l *lab) amend(text string, files ...string) func(*ResumeRequest) {
 
 // TestWhatAnAmendmentMayChange stops each runbook at its gate, or where it fails.
 func TestWhatAnAmendmentMayChange(t *testing.T) {
-	set := func(id string) string { return fmt.Sprintf("{id: %s, uses: mem.set, with: {key: %s, value: 1}}", id, id) }
+	set := func(id string) string {
+		return fmt.Sprintf("{id: %s, uses: mem.set, with: {key: %s, value: 1}}", id, id)
+	}
 	stop := "{id: stop, uses: mem.get, with: {key: ok}, expect: value == 1}"
 	for _, c := range []struct {
 		name, old, amended string

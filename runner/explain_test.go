@@ -3,6 +3,7 @@ package runner
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"os"
 	"slices"
@@ -196,6 +197,32 @@ func TestAProbeIsAskedForAnExplanation(t *testing.T) {
 			}
 		})
 	})
+}
+
+// Where a guardian may have settled a step, what it said last is shown.
+func TestAGuardianIsNamedInAnExplanation(t *testing.T) {
+	l := newLab(t)
+	state := steps.Untouched
+	l.w.extra = append(l.w.extra, (&steps.Kind[memIn, memOut]{
+		Name: "mem.hold", Doc: "Holds.", Effect: steps.Cutover, NoUndo: "no",
+		Plan: func(context.Context, *steps.View, memIn) (steps.Change, error) { return steps.Change{}, nil },
+		Apply: func(context.Context, steps.Session, memIn) (memOut, error) {
+			state = steps.Partial
+			return memOut{}, nil
+		},
+		Probe: func(context.Context, steps.View, memIn) (steps.State, memOut, error) { return state, memOut{}, nil },
+		Guard: func(context.Context, steps.Session, json.RawMessage, []string) error { return nil },
+	}).Define())
+	l.dieBefore(l.program(bookHead+"steps: [{id: g, for-each: [1], steps: [{id: a, uses: mem.hold, undo: none, with: {key: x}}]}]\n"), recStepFinished, "g[item=1]/a")
+	log := l.newest().Path(guardianLog)
+	lines := "level=INFO msg=settled step=\"g[item=1]/a\" slots=1\nlevel=INFO msg=settled step=other slots=2\n"
+	if err := os.WriteFile(log, []byte(lines), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d := l.explain().InDoubt[0]
+	if d.Guardian == nil || *d.Guardian != (ExplainedGuardian{Log: log, Said: strings.Split(lines, "\n")[0]}) || d.Probe == nil || d.Probe.State != "partial" || !d.Decide {
+		t.Errorf("%+v %+v", d, d.Guardian)
+	}
 }
 
 // Approvals, and what has become of them.

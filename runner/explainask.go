@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"slices"
 	"strings"
 	"time"
 
@@ -226,7 +225,7 @@ func lastAbout(log, step string) string {
 	defer f.Close()
 	var last string
 	for lines := bufio.NewScanner(f); lines.Scan(); {
-		if words := strings.Fields(lines.Text()); slices.Contains(words, "step="+step) || slices.Contains(words, fmt.Sprintf("step=%q", step)) {
+		if line := lines.Text() + " "; strings.Contains(line, " step="+step+" ") || strings.Contains(line, fmt.Sprintf(" step=%q ", step)) {
 			last = lines.Text()
 		}
 	}

@@ -335,12 +335,31 @@ func (x *run) previews(ctx context.Context, s *scope, nodes []*Node) []steps.Lin
 			if n.Kind != nil {
 				what += ": " + n.Kind.Name
 			}
-			lines = append(lines, steps.Line{Command: what + ", for each of its items"})
+			lines = append(lines, steps.Line{Command: x.mask.String(what + ", for each of " + x.itemsAhead(s, n))})
 			continue
 		}
 		lines = append(lines, x.preview(ctx, s, n, s.prefix+n.ID)...)
 	}
 	return lines
+}
+
+// itemsAhead names what a step repeats over, as far as that is known before it runs.
+func (x *run) itemsAhead(s *scope, n *Node) string {
+	of := "item"
+	if n.FanOut {
+		of = "target"
+	} else if !n.Loop.Known {
+		return "its items, which are known only then"
+	}
+	items, err := x.pastItems(s, n, s.prefix+n.ID)
+	if err != nil {
+		return "its items, which are known only then"
+	}
+	keys := make([]string, len(items))
+	for i, it := range items {
+		keys[i] = it.key
+	}
+	return strings.TrimSuffix(plural(len(items), of)+": "+some(keys), ": ")
 }
 
 // approve is the kind approve: its question was asked with the other guards, and answered.

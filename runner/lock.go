@@ -33,7 +33,8 @@ func (x *run) claim(ctx context.Context, fr *frame, body *RunStarted, successor 
 		return nil
 	}
 	decl := x.prog.Root.Book.Lock
-	t := &tenure{name: x.words(newScope(fr, nil, "", nil), x.prog.Root.Lock), target: decl.Target.Value, hold: decl.Hold.Value == "run", holder: x.holder()}
+	t := &tenure{name: x.words(newScope(fr, nil, "", nil), x.prog.Root.Lock), target: decl.Target.Value, holder: x.holder()}
+	t.hold = decl.Hold.Value == "run" && x.sandbox == "" // a run in a sandbox is never resumed
 	t.holder.Claim = t.hold
 	t.keep = t.hold && successor
 	body.Lock, body.LockTarget, body.LockHold = t.name, t.target, decl.Hold.Value
@@ -53,7 +54,16 @@ func (x *run) claim(ctx context.Context, fr *frame, body *RunStarted, successor 
 	if locked := new(journal.LockedError); errors.As(err, &locked) || over(ctx) != nil {
 		return err
 	}
-	return &UsageError{Err: err}
+	return unreached(x.mask.Error(err))
+}
+
+// unreached is the error of a target that does not answer where nothing has been done yet, with the client's hint.
+func unreached(err error) error {
+	u := &UsageError{Err: err}
+	if e := new(steps.Error); errors.As(err, &e) {
+		u.Hint = e.Hint
+	}
+	return u
 }
 
 func (x *run) lease(ctx context.Context, fr *frame, t *tenure, successor bool) (steps.Lease, error) {

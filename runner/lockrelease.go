@@ -85,7 +85,10 @@ func (at *LockPlace) with(ctx context.Context, cfg Config, use func(l steps.Lock
 	if err == nil {
 		err = use(locker, target)
 	}
-	return x.mask.Error(err)
+	if err == nil || errors.As(err, new(*journal.LockedError)) || errors.As(err, new(*UsageError)) {
+		return err
+	}
+	return unreached(x.mask.Error(err))
 }
 
 func (p *Program) target(name string) *Target {

@@ -239,9 +239,9 @@ type Gate struct {
 	Timeout   time.Duration
 	Approvals int
 	Each      string // run, batch, item
-	Attached  bool // written out: the process stays, terminal or not
-	Detached  bool // the process leaves, terminal or not
-	Builtin   bool // asked by itself, for a destructive kind
+	Attached  bool   // written out: the process stays, terminal or not
+	Detached  bool   // the process leaves, terminal or not
+	Builtin   bool   // asked by itself, for a destructive kind
 }
 
 // Repeat runs a group again.

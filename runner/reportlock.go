@@ -18,7 +18,7 @@ func lockOf(b *RunStarted) *ReportLock {
 
 // Claims says that other runs are kept out although no process works on this one.
 func (r *Report) Claims() bool {
-	return r.Lock != nil && r.Lock.Hold == "run" && !r.Lock.Released && !r.Over()
+	return r.Lock != nil && r.Lock.Hold == "run" && !r.Lock.Released && r.Sandbox == "" && !r.Over()
 }
 
 // Words names the lock: codis/demo on zk.

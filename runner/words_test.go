@@ -117,7 +117,7 @@ steps:
 	for _, l := range asked[0].Sends {
 		sends = append(sends, l.Command)
 	}
-	if want := []string{"wipe k", "each: mem.wipe, for each of its items"}; !slices.Equal(sends, want) {
+	if want := []string{"wipe k", "each: mem.wipe, for each of 2 items: 1, 2"}; !slices.Equal(sends, want) {
 		t.Errorf("the question shows %q, want %q", sends, want)
 	}
 }

@@ -228,8 +228,18 @@ func (a *app) show(r *runner.Report, live bool, now *runner.Live) {
 	if r.Processes > 1 {
 		fmt.Fprintf(a.out, "  resumed %s\n", times(r.Processes-1))
 	}
+	for i := range r.Amended {
+		fmt.Fprintf(a.out, "  %s\n", clean(r.Amended[i].Words()))
+	}
 	if r.Sandbox != "" {
 		fmt.Fprintf(a.out, "  in the sandbox %s\n", clean(r.Sandbox))
+	}
+	if r.Lock != nil {
+		words := r.Lock.Words()
+		if r.Claims() {
+			words += ", kept for this run until it is over"
+		}
+		fmt.Fprintf(a.out, "  lock %s\n", clean(words))
 	}
 	for _, name := range sorted(r.Inputs) {
 		fmt.Fprintf(a.out, "  input %s: %s\n", name, clean(runner.ShowValue(r.Inputs[name])))

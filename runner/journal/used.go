@@ -59,7 +59,7 @@ func (s *Store) usePlan(id string, by Holder) error {
 		return err
 	}
 	whole := filepath.Join(s.plans(), id+"."+NewPlanID()) // of this try alone
-	defer func() { _ = os.Remove(whole) }() // the mark is a name of its own
+	defer func() { _ = os.Remove(whole) }()               // the mark is a name of its own
 	if err := WriteDurable(whole, append(mark, '\n')); err != nil {
 		return err
 	}

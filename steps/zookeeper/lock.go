@@ -164,18 +164,9 @@ func (l *lease) first(ctx context.Context, req steps.LockRequest) error {
 		if err != nil {
 			return err
 		}
-		if slices.Contains(seen, claimName) {
-			claim, there, err := l.read(ctx, claimName)
-			if err != nil {
-				return err
-			}
-			if there && runOf(claim) != req.Run {
-				return &steps.HeldError{Name: l.name, Holder: claim, Claimed: !slices.ContainsFunc(seen, l.foreign)}
-			}
-		}
 		lowest := lowestLock(seen)
 		if lowest == "" || l.dir+"/"+lowest == l.node {
-			return nil
+			return l.unclaimed(ctx, seen, req.Run)
 		}
 		holder, there, err := l.read(ctx, lowest)
 		switch {
@@ -194,8 +185,16 @@ func (l *lease) first(ctx context.Context, req steps.LockRequest) error {
 	}
 }
 
-func (l *lease) foreign(child string) bool {
-	return strings.HasPrefix(child, lockPrefix) && l.dir+"/"+child != l.node
+// unclaimed returns nil where no other run has a claim.
+func (l *lease) unclaimed(ctx context.Context, seen []string, run string) error {
+	if !slices.Contains(seen, claimName) {
+		return nil
+	}
+	claim, there, err := l.read(ctx, claimName)
+	if err == nil && there && runOf(claim) != run {
+		return &steps.HeldError{Name: l.name, Holder: claim, Claimed: true}
+	}
+	return err
 }
 
 func (l *lease) read(ctx context.Context, child string) (data []byte, there bool, err error) {
