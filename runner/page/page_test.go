@@ -73,6 +73,7 @@ const moved = `
 11   run-paused    - {"reason":"guard errors"}
 11   run-finished  - {"status":"paused"}
 40000 run-resumed  - {"format":1,"run":"r1","name":"move","plan":"d1","operator":"eve","uid":3,"host":"ops1","pid":9,"version":"v","dir":"/srv"}
+40000 plan-amended - {"old":"d1","new":"d1","kept":"plan-1.json","changes":["step delete: added"],"reason":"CHG-7","by":"eve","uid":3}
 40001 step-started delete {"attempt":1,"kind":"exec","effect":"destroy","commands":["rm -rf <b>&\"'</script>"]}
 40002 step-finished delete {"status":"failed","error":{"message":"<script>alert(1)</script>","kind":"exit"}}
 40002 run-finished delete {"status":"failed","error":{"message":"<script>alert(1)</script>","kind":"exit"}}
@@ -84,7 +85,7 @@ func TestPage(t *testing.T) {
 	for _, want := range []string{
 		"<h1>move <span class=\"state failed\">failed</span></h1>", "ana", "7 on ops1", "9 on ops1", "PUT /api/topom/slots/assign",
 		"by <b>ben</b> (uid 2)", "from ops2 /dev/pts/3: looked at it", "by SSH from 10.0.0.9", "asks 2 people",
-		"guard errors: n &lt; 10 does not hold (n = 12); pause", "154.7ms, in switch", "&lt;script&gt;alert(1)", "11h7m",
+		"the plan was amended by eve (CHG-7): step delete: added", "guard errors: n &lt; 10 does not hold (n = 12); pause", "154.7ms, in switch", "&lt;script&gt;alert(1)", "11h7m",
 		`class="bar runs cutover"`, `class="bar runs destroy"`, `class="bar asks"`, `class="mark retry"`, `class="idle"`, `class="threshold"`,
 	} {
 		if !strings.Contains(page, want) {

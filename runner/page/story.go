@@ -219,6 +219,17 @@ func (s *story) note(rec journal.Record) {
 			n.Text, n.Class = t.Words()+"; "+t.Then, "bad"
 		}
 		s.row(rec.Step).Marks = append(s.row(rec.Step).Marks, mark{rec.Time, "guard"})
+	case "plan-amended":
+		var a runner.PlanAmended
+		_ = rec.Decode(&a)
+		n.Text = "the plan was amended"
+		if a.Person != nil {
+			n.Text += " by " + a.By
+		}
+		if a.Reason != "" {
+			n.Text += " (" + a.Reason + ")"
+		}
+		n.Text += ": " + strings.Join(append(a.Changes, a.Void...), "; ")
 	case "guard-overridden":
 		n.Text = "guard " + b.Guard + " overridden by " + b.By + ": " + b.Reason
 	case "rollback-started":
