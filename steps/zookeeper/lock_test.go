@@ -14,12 +14,14 @@ import (
 	"runbook/steps"
 )
 
-// term is the session of a lock in these tests.
-const term = 1500 * time.Millisecond
+// The sessions of locks: one that outlasts whatever a busy machine does, and one whose end a test waits for.
+const (
+	lasting = 30 * time.Second
+	brief   = 3 * time.Second
+)
 
-// locker is a client whose locks have short sessions.
-func (h *house) locker(addr string) *Client {
-	c := Open(Config{Addrs: []schema.Addr{schema.Addr(addr)}, Auth: schema.NewSecret(login), Chroot: h.chroot, Session: term}, steps.ReadWrite)
+func (h *house) locker(addr string, session time.Duration) *Client {
+	c := Open(Config{Addrs: []schema.Addr{schema.Addr(addr)}, Auth: schema.NewSecret(login), Chroot: h.chroot, Session: session}, steps.ReadWrite)
 	h.t.Cleanup(func() { _ = c.Close() })
 	return c
 }
@@ -68,7 +70,7 @@ func onBoth(t *testing.T, f func(*testing.T, *house)) {
 
 func TestLockExcludes(t *testing.T) {
 	onBoth(t, func(t *testing.T, h *house) {
-		a, b := h.locker(h.direct), h.locker(h.direct)
+		a, b := h.locker(h.direct, lasting), h.locker(h.direct, lasting)
 		first := h.lock(a, wanted("r1"))
 		if err := first.Confirm(t.Context(), json.RawMessage(`{"run":"r1","step":"move"}`)); err != nil {
 			t.Fatal(err)
@@ -92,7 +94,7 @@ func TestLockExcludes(t *testing.T) {
 
 func TestLockClaim(t *testing.T) {
 	onBoth(t, func(t *testing.T, h *house) {
-		a, b := h.locker(h.direct), h.locker(h.direct)
+		a, b := h.locker(h.direct, lasting), h.locker(h.direct, lasting)
 		h.release(h.lock(a, claiming("r1")), true)
 		h.refused(b, wanted("r2"), true, "r1")
 		if states, err := b.Locks(t.Context()); err != nil || len(states) != 1 || states[0].Live || !states[0].Claim || runOf(states[0].Holder) != "r1" {
@@ -124,7 +126,7 @@ func TestLockRace(t *testing.T) {
 	last := int64(0)
 	var work sync.WaitGroup
 	for i := range 6 {
-		c := h.locker(h.direct)
+		c := h.locker(h.direct, lasting)
 		work.Go(func() {
 			for range 12 {
 				l, err := c.Lock(t.Context(), wanted(fmt.Sprintf("r%d", i)))
@@ -159,14 +161,14 @@ func TestLockRace(t *testing.T) {
 // A lease whose servers cannot be reached is lost before they give the lock to another one.
 func TestLeaseLost(t *testing.T) {
 	h := newHouse(t)
-	l := h.lock(h.locker(h.relay.Addr()), claiming("r1"))
+	l := h.lock(h.locker(h.relay.Addr(), brief), claiming("r1"))
 	heal := h.relay.Partition()
 	defer heal()
 	if err := l.Confirm(t.Context(), json.RawMessage(`{"run":"r1"}`)); err == nil || l.Err() == nil {
 		t.Fatalf("confirmed through a network that is cut: %v, %v", err, l.Err())
 	}
 	<-l.Lost()
-	other := h.locker(h.direct)
+	other := h.locker(h.direct, lasting)
 	h.refused(other, wanted("r2"), false, "r1") // the server has not ended the session yet: the holder knows first
 	h.await(func() bool {
 		_, err := other.Lock(t.Context(), wanted("r2"))
@@ -199,26 +201,26 @@ func (h *house) await(holds func() bool) {
 // A connection that is lost is not yet a lost lease: who wants to change something waits.
 func TestLeaseWaits(t *testing.T) {
 	h := newHouse(t)
-	l := h.lock(h.locker(h.relay.Addr()), wanted("r1"))
+	l := h.lock(h.locker(h.relay.Addr(), lasting), wanted("r1"))
 	heal := h.relay.Partition()
 	confirmed := make(chan error, 1)
 	go func() { confirmed <- l.Confirm(t.Context(), json.RawMessage(`{"run":"r1","step":"next"}`)) }()
 	select {
 	case err := <-confirmed:
 		t.Fatalf("confirmed with the network cut: %v", err)
-	case <-time.After(term / 5):
+	case <-time.After(200 * time.Millisecond):
 	}
 	heal()
 	if err := <-confirmed; err != nil || l.Err() != nil {
 		t.Fatalf("after a short cut: %v, %v", err, l.Err())
 	}
-	h.refused(h.locker(h.direct), wanted("r2"), false, "r1")
+	h.refused(h.locker(h.direct, lasting), wanted("r2"), false, "r1")
 }
 
 // A server that stands still for longer than the session has not given the lock away, and nobody can know.
 func TestLeaseOfAFrozenServer(t *testing.T) {
 	h := newHouse(t)
-	l := h.lock(h.locker(h.direct), wanted("r1"))
+	l := h.lock(h.locker(h.direct, brief), wanted("r1"))
 	thaw, err := shared.Freeze()
 	if err != nil {
 		t.Fatal(err)
@@ -234,10 +236,10 @@ func TestLeaseOfAFrozenServer(t *testing.T) {
 // Who takes a run over from a process that has died waits for what is left of that.
 func TestLockSuccessor(t *testing.T) {
 	h := newHouse(t)
-	h.lock(h.locker(h.relay.Addr()), claiming("r1"))
+	h.lock(h.locker(h.relay.Addr(), brief), claiming("r1"))
 	heal := h.relay.Partition()
 	defer heal()
-	other := h.locker(h.direct)
+	other := h.locker(h.direct, lasting)
 	h.refused(other, claiming("r1"), false, "r1")
 	req := claiming("r1")
 	req.Successor = true
@@ -247,9 +249,7 @@ func TestLockSuccessor(t *testing.T) {
 // A restart of the server within the session's time leaves the lease as it was.
 func TestLeaseRestart(t *testing.T) {
 	h := newHouse(t)
-	c := Open(Config{Addrs: []schema.Addr{schema.Addr(h.direct)}, Chroot: h.chroot, Session: 30 * time.Second}, steps.ReadWrite)
-	defer func() { _ = c.Close() }()
-	l := h.lock(c, wanted("r1"))
+	l := h.lock(h.locker(h.direct, lasting), wanted("r1"))
 	shared.Kill()
 	confirmed := make(chan error, 1)
 	go func() { confirmed <- l.Confirm(t.Context(), json.RawMessage(`{"run":"r1"}`)) }()
@@ -257,5 +257,5 @@ func TestLeaseRestart(t *testing.T) {
 	if err := <-confirmed; err != nil || l.Err() != nil {
 		t.Fatalf("after the restart: %v, %v", err, l.Err())
 	}
-	h.refused(h.locker(h.direct), wanted("r2"), false, "r1")
+	h.refused(h.locker(h.direct, lasting), wanted("r2"), false, "r1")
 }
