@@ -58,7 +58,7 @@ func render(t *testing.T, list []journal.Record, live bool) string {
 }
 
 const moved = `
-0    run-started   - {"format":1,"run":"r1","name":"move","plan":"d1","operator":"ana","uid":1,"host":"ops1","pid":7,"version":"v","dir":"/srv","inputs":{"slots":[1,2]}}
+0    run-started   - {"format":1,"run":"r1","name":"move","plan":"d1","operator":"ana","uid":1,"host":"ops1","pid":7,"version":"v","dir":"/srv","lock":"codis/demo","lock_target":"zk","lock_hold":"run","fence":215,"inputs":{"slots":[1,2]}}
 0.1  step-started  caught_up {"attempt":1,"kind":"pika.slot-info","effect":"read","target":"pika1","addr":"127.0.0.1:9221","waiting":"lag == 0"}
 1    step-observed caught_up {"holds":false,"values":{"lag":4096}}
 2    step-retrying caught_up {"attempt":1,"error":{"message":"connection refused","kind":"dial"},"delay":"1s"}
@@ -72,7 +72,7 @@ const moved = `
 10   guard-tripped - {"guard":"errors","then":"pause","require":"n < 10","since":"2026-11-22T02:00:09Z","values":{"n":12}}
 11   run-paused    - {"reason":"guard errors"}
 11   run-finished  - {"status":"paused"}
-40000 run-resumed  - {"format":1,"run":"r1","name":"move","plan":"d1","operator":"eve","uid":3,"host":"ops1","pid":9,"version":"v","dir":"/srv"}
+40000 run-resumed  - {"format":1,"run":"r1","name":"move","plan":"d1","operator":"eve","uid":3,"host":"ops1","pid":9,"version":"v","dir":"/srv","lock":"codis/demo","lock_target":"zk","lock_hold":"run","fence":215}
 40000 plan-amended - {"old":"d1","new":"d1","kept":"plan-1.json","changes":["step delete: added"],"reason":"CHG-7","by":"eve","uid":3}
 40001 step-started delete {"attempt":1,"kind":"exec","effect":"destroy","commands":["rm -rf <b>&\"'</script>"]}
 40002 step-finished delete {"status":"failed","error":{"message":"<script>alert(1)</script>","kind":"exit"}}
@@ -83,7 +83,7 @@ const moved = `
 func TestPage(t *testing.T) {
 	page := render(t, records(t, moved), false)
 	for _, want := range []string{
-		"<h1>move <span class=\"state failed\">failed</span></h1>", "ana", "7 on ops1", "9 on ops1", "PUT /api/topom/slots/assign",
+		"<h1>move <span class=\"state failed\">failed</span></h1>", "ana", "7 on ops1", "9 on ops1", "<code>codis/demo</code>, in zk, fence 215, kept until the run is over", "PUT /api/topom/slots/assign",
 		"by <b>ben</b> (uid 2)", "from ops2 /dev/pts/3: looked at it", "by SSH from 10.0.0.9", "asks 2 people",
 		"the plan was amended by eve (CHG-7): step delete: added", "guard errors: n &lt; 10 does not hold (n = 12); pause", "154.7ms, in switch", "&lt;script&gt;alert(1)", "11h7m",
 		`class="bar runs cutover"`, `class="bar runs destroy"`, `class="bar asks"`, `class="mark retry"`, `class="idle"`, `class="threshold"`,
