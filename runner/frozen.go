@@ -84,10 +84,14 @@ func (f Frozen) marshal() ([]byte, error) {
 	return append(raw, '\n'), err
 }
 
-// sum is over the document in the form that json.Marshal gives it, so that layout does not count.
 func (f Frozen) sum() (string, error) {
 	f.Sum = ""
-	raw, err := json.Marshal(f)
+	return sumOf(f)
+}
+
+// sumOf is over a document in the form that json.Marshal gives it, so that layout does not count.
+func sumOf(document any) (string, error) {
+	raw, err := json.Marshal(document)
 	if err != nil {
 		return "", err
 	}

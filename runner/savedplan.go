@@ -3,8 +3,6 @@ package runner
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -68,16 +66,10 @@ func SavePlan(cfg Config, req Request, seen *Observation, life time.Duration) ([
 	return append(raw, '\n'), p, nil
 }
 
-// sum is over the document in the form that json.Marshal gives it, so that layout does not count.
 func (p *SavedPlan) sum() (string, error) {
 	bare := *p
 	bare.Sum = ""
-	raw, err := json.Marshal(bare)
-	if err != nil {
-		return "", err
-	}
-	sum := sha256.Sum256(raw)
-	return hex.EncodeToString(sum[:]), nil
+	return sumOf(bare)
 }
 
 // ReadSavedPlan reads the document of a saved plan. One that is damaged, edited or of a
