@@ -33,7 +33,7 @@ type server struct {
 
 func startServer(t testing.TB) *server {
 	t.Helper()
-	s := &server{t: t, keys: map[string]string{}, conns: map[net.Conn]bool{}, addr: "127.0.0.1:0"}
+	s := &server{t: t, keys: map[string]string{}, addr: "127.0.0.1:0"}
 	s.start()
 	t.Cleanup(s.stop)
 	return s
@@ -44,6 +44,9 @@ func (s *server) start() {
 	if err != nil {
 		s.t.Fatal(err)
 	}
+	s.mu.Lock()
+	s.conns = map[net.Conn]bool{}
+	s.mu.Unlock()
 	s.listener, s.addr = l, l.Addr().String()
 	s.wg.Go(func() {
 		for {
@@ -52,6 +55,11 @@ func (s *server) start() {
 				return
 			}
 			s.mu.Lock()
+			if s.conns == nil { // stopped since it was accepted
+				s.mu.Unlock()
+				c.Close()
+				return
+			}
 			s.conns[c] = true
 			s.mu.Unlock()
 			s.wg.Go(func() { s.serve(c) })
@@ -66,7 +74,7 @@ func (s *server) stop() {
 	for c := range s.conns {
 		c.Close()
 	}
-	s.conns = map[net.Conn]bool{}
+	s.conns = nil
 	s.mu.Unlock()
 	s.wg.Wait()
 }
