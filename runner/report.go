@@ -18,7 +18,9 @@ type Report struct {
 	Name      string         `json:"name"`
 	Plan      string         `json:"plan"` // digest
 	Git       string         `json:"git,omitempty"`
-	Operator  string         `json:"operator"`
+	StartedBy string         `json:"started_by"`
+	StartedOn string         `json:"started_on"` // host
+	Operator  string         `json:"operator"`   // of the newest process
 	Host      string         `json:"host"`
 	PID       int            `json:"pid"`
 	Version   string         `json:"version"`
@@ -145,6 +147,7 @@ func (r *Report) Add(rec journal.Record) error {
 		if r.Processes == 0 {
 			r.Run, r.Name, r.Plan, r.Git, r.Inputs, r.Started = b.Run, b.Name, b.Plan, b.Git, b.Inputs, rec.Time
 			r.Sandbox, r.DryRun, r.Saved = b.Sandbox, b.DryRun, b.Saved
+			r.StartedBy, r.StartedOn = b.Operator, b.Host
 		} else {
 			r.settle()
 		}

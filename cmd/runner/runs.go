@@ -123,7 +123,7 @@ func (a *app) listed(e journal.Entry) listed {
 		l.Problem, l.Status = err.Error(), "damaged"
 		return l
 	}
-	l.Name, l.Operator, l.Started, l.Live, l.Steps, l.Step = report.Name, report.Operator, &report.Started, live, report.Counts(), report.Step
+	l.Name, l.Operator, l.Started, l.Live, l.Steps, l.Step = report.Name, report.StartedBy, &report.Started, live, report.Counts(), report.Step
 	l.Status = statusOf(report, live)
 	return l
 }
@@ -221,12 +221,12 @@ func (a *app) show(r *runner.Report, live bool, now *runner.Live) {
 	if r.Git != "" {
 		fmt.Fprintf(a.out, "  git %s\n", r.Git)
 	}
-	fmt.Fprintf(a.out, "  started %s by %s on %s\n", r.Started.Local().Format(time.DateTime), clean(r.Operator), clean(r.Host))
+	fmt.Fprintf(a.out, "  started %s by %s on %s\n", r.Started.Local().Format(time.DateTime), clean(r.StartedBy), clean(r.StartedOn))
 	if p := r.Saved; p != nil {
 		fmt.Fprintf(a.out, "  from the saved plan %s, made by %s at %s\n", p.ID, clean(p.Operator), p.Created.Local().Format(time.DateTime))
 	}
 	if r.Processes > 1 {
-		fmt.Fprintf(a.out, "  resumed %s\n", times(r.Processes-1))
+		fmt.Fprintf(a.out, "  resumed %s, last by %s on %s\n", times(r.Processes-1), clean(r.Operator), clean(r.Host))
 	}
 	for i := range r.Amended {
 		fmt.Fprintf(a.out, "  %s\n", clean(r.Amended[i].Words()))

@@ -204,18 +204,20 @@ func (h *Hook) Close() {
 func (h *Hook) call(ctx context.Context, e Event) {
 	ctx, cancel := context.WithTimeoutCause(ctx, hookLimit, errSlow)
 	defer cancel()
-	text, err := json.Marshal(e)
-	if err != nil {
+	var text bytes.Buffer
+	in := json.NewEncoder(&text)
+	in.SetEscapeHTML(false) // people read it: n < 10
+	if err := in.Encode(e); err != nil {
 		h.log.Warn("an event has no JSON", "event", e.Event, "error", err)
 		return
 	}
 	said := &tail{}
 	cmd := exec.CommandContext(ctx, "sh", "-c", h.command)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr, cmd.Env = bytes.NewReader(append(text, '\n')), said, said, h.environ
+	cmd.Stdin, cmd.Stdout, cmd.Stderr, cmd.Env = &text, said, said, h.environ
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C is for the run; and what it starts ends with it
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = 100 * time.Millisecond // somebody it left behind may hold its output open
-	err = cmd.Run()
+	err := cmd.Run()
 	if cause := context.Cause(ctx); err != nil && cause != nil {
 		err = cause
 	}

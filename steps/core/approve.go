@@ -12,7 +12,7 @@ type approveIn struct {
 	Approvals int           `yaml:"approvals" default:"1" doc:"How many different people; with 2 or more the starter's own does not count."`
 	Retype    string        `yaml:"retype" doc:"Text that the person must type."`
 	Timeout   time.Duration `yaml:"timeout" doc:"How long to wait for an answer; no limit without it."`
-	Wait      string        `yaml:"wait" enum:"attached,detached" default:"attached" doc:"attached: the process stays and keeps lock and guards, unwritten only where there is a terminal; detached: it leaves with exit 4."`
+	Wait      string        `yaml:"wait" enum:"attached,detached" doc:"attached: the process stays and keeps lock and guards, unwritten only where there is a terminal; detached: it leaves with exit 4."`
 }
 
 type approveOut struct{}
