@@ -129,6 +129,8 @@ func natureOf(n *runner.Node) nature {
 		return writes
 	case n.Wait != nil || len(n.Expect) > 0 || len(n.Require) > 0:
 		return checks
+	case k.AuthorKnows:
+		return checks // an exit code or an answer that is not as wanted fails it
 	}
 	_, verb, _ := strings.Cut(k.Name, ".")
 	if k.Name == "check" || strings.HasPrefix(verb, "check-") || verb == "compare" || strings.HasPrefix(verb, "await-") {

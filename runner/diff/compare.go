@@ -256,7 +256,7 @@ func (s *site) stands(field string) bool {
 func follows(field string, o, n *site, of, nf *runner.Fact) bool {
 	switch {
 	case strings.HasPrefix(field, "retry."):
-		return (of == nil || of.At.Start.Line == 0) && (nf == nil || nf.At.Start.Line == 0)
+		return (of == nil || of.At.Start.Line == 0) && (nf == nil || nf.At.Start.Line == 0) && !o.node.Retry.Written && !n.node.Retry.Written
 	case field == "idempotent":
 		return o.node.Effect == steps.Read || n.node.Effect == steps.Read
 	}

@@ -272,6 +272,9 @@ func (d *definition) reference() string {
 func (d *definition) text() string {
 	v, known := d.constant()
 	if d.fact == nil {
+		if name, ok := d.book.values[d.name].(string); ok && d.ofTarget() {
+			return name
+		}
 		if !known {
 			return ""
 		}

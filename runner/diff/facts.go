@@ -175,6 +175,9 @@ func (d *definition) changed(c *comparison) bool {
 		yes, causes := c.differs(d.other.reader, d.reader, d.other.fact, d.fact)
 		return yes && len(causes) == 0
 	}
+	if d.fact == nil && d.other.fact == nil && d.ofTarget() && d.other.ofTarget() {
+		return !d.term(resolved).Equal(d.other.term(resolved))
+	}
 	a, knownA := d.other.constant()
 	b, knownB := d.constant()
 	return knownA != knownB || knownA && !reflect.DeepEqual(a, b)

@@ -215,7 +215,7 @@ func (d *difference) direction(absent any) direction {
 	a, okA := value(d.o, d.of)
 	b, okB := value(d.n, d.nf)
 	switch {
-	case !okA || !okB:
+	case !okA || !okB, d.open():
 		return unclear
 	case b > a:
 		return more
@@ -457,4 +457,21 @@ func inputType(k *steps.Definition, name string) reflect.Type {
 		}
 	}
 	return nil
+}
+
+// open tells whether the two sides say something else of inputs that a run may give another
+// value: what they come to with the defaults proves nothing then.
+func (d *difference) open() bool {
+	if d.of == nil || d.nf == nil || d.of.Value == nil || d.nf.Value == nil || equal(d.o, d.n, d.of, d.nf, inlined) {
+		return false
+	}
+	reads := func(t expression.Term) bool {
+		for _, ref := range t.References() {
+			if ref[0] == "inputs" {
+				return true
+			}
+		}
+		return false
+	}
+	return reads(d.o.term(d.of, inlined)) && reads(d.n.term(d.nf, inlined))
 }

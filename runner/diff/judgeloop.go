@@ -29,7 +29,7 @@ func (d *difference) slots() verdict {
 	}
 	was, okA := read(d.o, d.of)
 	is, okB := read(d.n, d.nf)
-	if !okA || !okB {
+	if !okA || !okB || d.open() {
 		return verdict{rule: "other-slots", note: "which ones cannot be told before a run"}
 	}
 	v := verdict{rule: "other-slots"}
@@ -104,7 +104,7 @@ func (d *difference) items() verdict {
 	b, okB := d.n.evaluate(d.nf)
 	olds, isListA := itemsOf(a)
 	news, isListB := itemsOf(b)
-	if !okA || !okB || !isListA || !isListB {
+	if !okA || !okB || !isListA || !isListB || d.open() {
 		return verdict{rule: "other-items", note: "which ones cannot be told before a run"}
 	}
 	added, gone := without(news, olds), without(olds, news)
@@ -207,7 +207,7 @@ func (d *difference) batch() verdict {
 	}
 	a, okA := sizes(d.o, d.of)
 	b, okB := sizes(d.n, d.nf)
-	if !okA || !okB {
+	if !okA || !okB || d.open() {
 		return verdict{rule: "larger-batch", note: "which way cannot be told before a run"}
 	}
 	for i := range max(len(a), len(b)) {

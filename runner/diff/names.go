@@ -53,6 +53,8 @@ func (d *definition) term(m mode) expression.Term {
 		var t expression.Term
 		if v, ok := d.constant(); ok && m == resolved && !d.ofTarget() {
 			t = expression.Constant(v)
+		} else if name, ok := d.book.values[d.name].(string); ok && m == resolved && d.fact == nil && d.input != nil && d.input.Kind == "target" {
+			t = expression.Reference((&site{scope: d.inner}).canonical([]string{"targets", name}, runner.Around))
 		} else if d.fact != nil {
 			t = d.fact.Term(d.lifted(m))
 		} else {

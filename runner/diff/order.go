@@ -16,6 +16,7 @@ func (c *comparison) order() {
 	for _, n := range c.new.sites {
 		if o := n.other; o != nil && !o.besideBefore(n) {
 			c.context(o, n)
+			told[n] = told[n] || o.way() != n.way()
 		}
 	}
 	c.moved(told)
@@ -28,7 +29,7 @@ type step struct{ o, n *site }
 func (c *comparison) reordered() map[*site]bool {
 	var all []step
 	for _, o := range c.old.sites {
-		if n := o.other; n != nil && o.node.Shape == runner.Leaf && n.node.Shape == runner.Leaf && o.way() == mainWay && n.way() == mainWay {
+		if n := o.other; n != nil && o.node.Shape == runner.Leaf && n.node.Shape == runner.Leaf && o.track().way == n.track().way {
 			all = append(all, step{o, n})
 		}
 	}
@@ -69,7 +70,7 @@ func (r *reorder) against(all []step, i int) {
 	r.seen[i] = true
 	for j := range all {
 		y := all[j]
-		if r.seen[j] || !x.acts() && !y.acts() {
+		if r.seen[j] || x.n.track() != y.n.track() || x.o.track() != y.o.track() || !x.acts() && !y.acts() {
 			continue
 		}
 		first, second := x, y // as they were
@@ -176,6 +177,7 @@ type way int
 
 const (
 	mainWay way = iota
+	batchWay
 	finallyWay
 	rescueWay
 	undoWay
@@ -185,6 +187,8 @@ func (s *site) way() way {
 	w := mainWay
 	for ; s != nil; s = s.parent {
 		switch s.role {
+		case runner.InAfterBatch:
+			w = max(w, batchWay)
 		case runner.InFinally:
 			w = max(w, finallyWay)
 		case runner.InRescue:
@@ -196,7 +200,7 @@ func (s *site) way() way {
 	return w
 }
 
-var wayNames = [...]string{"among the steps", "in finally", "in a rescue", "in an undo"}
+var wayNames = [...]string{"among the steps", "after each batch", "in finally", "in a rescue", "in an undo"}
 
 // context tells what a step loses by leaving groups, and what it gets into by entering
 // others. Groups that are themselves there or gone are told as such.
@@ -304,9 +308,9 @@ func (c *comparison) moved(told map[*site]bool) {
 // besideBefore tells whether two versions of a step stand in the same list.
 func (s *site) besideBefore(n *site) bool {
 	if s.parent == nil || n.parent == nil {
-		return s.parent == n.parent
+		return s.parent == n.parent && s.role == n.role
 	}
-	return s.parent.other == n.parent
+	return s.parent.other == n.parent && s.role == n.role
 }
 
 func (c *comparison) place(s *site) string {
@@ -356,4 +360,22 @@ func longestRising(list []int) []int {
 		part[k] = i
 	}
 	return part
+}
+
+// track is what runs in one order: the steps of every run, after-batch with them, finally, or one rescue or undo.
+type track struct {
+	way way
+	of  *site // the step whose rescue or undo it is
+}
+
+func (s *site) track() track {
+	for p := s; p != nil; p = p.parent {
+		if p.role == runner.InRescue || p.role == runner.InUndo {
+			return track{p.way(), p.parent}
+		}
+	}
+	if w := s.way(); w != batchWay {
+		return track{way: w}
+	}
+	return track{}
 }
