@@ -169,6 +169,7 @@ func (c *comparison) pair(o, n *site) {
 	}
 	if o.body != nil && n.body != nil {
 		c.inputFacts(o.body, n.body, n.key+"/")
+		c.onFailure("step", n.key, o.body.unit, n.body.unit)
 	}
 }
 

@@ -21,21 +21,28 @@ func (c *comparison) declared(what, name string, v verdict, side, path string, a
 // run compares what is of the run as a whole.
 func (c *comparison) run() {
 	o, n := c.old.root, c.new.root
-	if a, b := o.unit.OnFailure, n.unit.OnFailure; a != b {
-		v := verdict{rule: "failure-stricter", field: "on-failure", before: a, after: b}
-		if b == "stop" {
-			v.rule = "rollback-dropped"
-		}
-		at := n.unit.Book.OnFailure.Span
-		if at.Start.Line == 0 {
-			at = n.unit.Book.Name.Span
-		}
-		c.declared("run", "", v, "new", n.unit.Book.Path, at)
-	}
+	c.onFailure("run", "", o.unit, n.unit)
 	c.lock(o, n)
 	c.guards(o, n)
 	c.policy(o, n)
 	c.outputs(o, n)
+}
+
+// onFailure compares what a failure does to a run, or to a runbook that is used in it.
+func (c *comparison) onFailure(what, name string, o, n *runner.Unit) {
+	a, b := cmp.Or(o.OnFailure, "stop"), cmp.Or(n.OnFailure, "stop")
+	if a == b {
+		return
+	}
+	v := verdict{rule: "failure-stricter", field: "on-failure", before: a, after: b}
+	if b == "stop" {
+		v.rule = "rollback-dropped"
+	}
+	at := n.Book.OnFailure.Span
+	if at.Start.Line == 0 {
+		at = n.Book.Name.Span
+	}
+	c.declared(what, name, v, "new", n.Book.Path, at)
 }
 
 // facts compares two lists of facts of something that is no step. from and to are the files
