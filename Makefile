@@ -16,7 +16,7 @@ help: ## list the targets
 build: ## build bin/runner
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/runner ./cmd/runner
 
-setup: ## install what the tests start: redis-server, sshd, ZooKeeper (with java), nutcracker, rsync, graphviz, node (Debian packages), and internal/readers (npm)
+setup: ## install what the tests start: redis-server, sshd, ZooKeeper (with java), nutcracker, rsync, graphviz, chromium, node (Debian packages), and internal/readers (npm)
 	@./scripts/setup
 
 check: setup lint race fuzz ## all that must pass: what CI runs
